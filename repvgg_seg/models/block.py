@@ -1,0 +1,182 @@
+"""The RepVGG block and the algebra that turns its three branches into one 3x3 convolution.
+
+Source: Ding et al., "RepVGG: Making VGG-style ConvNets Great Again", CVPR 2021, section 3.3;
+the SE variants are those of the authors' repository (github.com/DingXiaoH/RepVGG).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from .variants import SEPosition
+
+NormLayer = Callable[[int], nn.Module]
+
+
+class SEBlock(nn.Module):
+    """Squeeze-and-excitation: scales each channel by a gate computed from its mean over the whole map.
+
+    Source: Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
+    """
+
+    def __init__(self, channels: int, squeezed_channels: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, squeezed_channels, 1)
+        self.up = nn.Conv2d(squeezed_channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, C, H, W)
+        gate = x.mean((2, 3), keepdim=True)  # (N, C, 1, 1)
+        return x * torch.sigmoid(self.up(F.relu(self.down(gate))))
+
+
+def fuse_conv_bn(kernel: Tensor, bn: nn.Module) -> tuple[Tensor, Tensor]:
+    """Fold the inference-time batch norm that follows a bias-free convolution into its kernel.
+
+    `kernel` is (C_out, C_in / groups, k, k); returns a kernel of that shape and a bias (C_out,), both in
+    float32 or better whatever the weights are stored in, and both differentiable.
+
+    Raises:
+        ValueError: the norm keeps no running statistics, so it has no fixed inference-time form.
+    """
+    mean, var = getattr(bn, 'running_mean', None), getattr(bn, 'running_var', None)
+    if not isinstance(mean, Tensor) or not isinstance(var, Tensor):
+        raise ValueError(
+            f'cannot fuse {type(bn).__name__}: it keeps no running statistics. Build the network with a batch norm '
+            'whose track_running_stats is True.'
+        )
+    dtype = torch.promote_types(kernel.dtype, torch.float32)
+    scale = (var.to(dtype) + bn.eps).rsqrt()  # type: ignore[operator]
+    if isinstance(bn.weight, Tensor):  # None where affine=False
+        scale = scale * bn.weight.to(dtype)
+    bias = -mean.to(dtype) * scale
+    if isinstance(bn.bias, Tensor):
+        bias = bias + bn.bias.to(dtype)
+    return kernel.to(dtype) * scale.reshape(-1, 1, 1, 1), bias
+
+
+class RepVGGBlock(nn.Module):
+    """3x3 convolution, 1x1 convolution and identity in parallel, each with batch norm, then ReLU.
+
+    (N, in_channels, H, W) -> (N, out_channels, ceil(H / stride), ceil(W / stride)). Deployed, the three branches are
+    the one convolution `rbr_reparam`. `se='pre'` gates before the ReLU (RepVGG-D2se), `'post'` after (RepVGGplus).
+
+    Raises:
+        ValueError: `norm_layer` does not make batch norms, which alone can be folded into a convolution.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        se: SEPosition | None = None,
+        se_ratio: int = 16,
+        deploy: bool = False,
+        norm_layer: NormLayer = nn.BatchNorm2d,
+    ) -> None:
+        super().__init__()
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.stride, self.dilation, self.groups = stride, dilation, groups
+        self.se = SEBlock(out_channels, out_channels // se_ratio) if se == 'pre' else nn.Identity()
+        self.post_se = SEBlock(out_channels, out_channels // se_ratio) if se == 'post' else nn.Identity()
+        self.nonlinearity = nn.ReLU()
+        if deploy:
+            self.rbr_reparam = self._conv(3, bias=True)
+            return
+        self.rbr_dense = self._conv_bn(3, norm_layer)
+        self.rbr_1x1 = self._conv_bn(1, norm_layer)
+        self.rbr_identity = norm_layer(in_channels) if in_channels == out_channels and stride == 1 else None
+        if not isinstance(self.rbr_dense.bn, _BatchNorm):
+            raise ValueError(
+                f'{type(self.rbr_dense.bn).__name__} cannot be folded into a convolution: '
+                'RepVGG needs a batch norm (BN, SyncBN, ...)'
+            )
+
+    def _conv(self, kernel_size: int, bias: bool = False) -> nn.Conv2d:
+        """Make a branch of this block, or its deployed form: the one place that writes the geometry."""
+        return nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            kernel_size,
+            # The 1x1 branch sees a map that is already strided: see forward.
+            stride=self.stride if kernel_size > 1 else 1,
+            padding=kernel_size // 2 * self.dilation,
+            dilation=self.dilation if kernel_size > 1 else 1,
+            groups=self.groups,
+            bias=bias,
+        )
+
+    def _conv_bn(self, kernel_size: int, norm_layer: NormLayer) -> nn.Sequential:
+        branch = nn.Sequential()
+        branch.add_module('conv', self._conv(kernel_size))
+        branch.add_module('bn', norm_layer(self.out_channels))
+        return branch
+
+    @property
+    def deploy(self) -> bool:
+        """Whether the branches are fused: read off the structure, so it cannot be wrong."""
+        return 'rbr_reparam' in self._modules
+
+    def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C_out, H', W')
+        if self.deploy:
+            out = self.rbr_reparam(x)
+        else:
+            # A 1x1 convolution of stride s is a stride-1 one on every s-th pixel. Written so, because torch's CPU backward
+            # pass of the strided form corrupts memory in channels_last below 16 input channels (torch 2.13 to 2.15).
+            out = self.rbr_dense(x) + self.rbr_1x1(x[:, :, :: self.stride, :: self.stride])
+            if self.rbr_identity is not None:
+                out = out + self.rbr_identity(x)
+        return self.post_se(self.nonlinearity(self.se(out)))
+
+    def get_equivalent_kernel_bias(self) -> tuple[Tensor, Tensor]:
+        """Return the 3x3 kernel (C_out, C_in / groups, 3, 3) and bias (C_out,) that equal this block's branches.
+
+        Differentiable, so it can also serve a penalty or quantization-aware training. At least float32.
+        """
+        if self.deploy:
+            return self.rbr_reparam.weight, self.rbr_reparam.bias  # type: ignore[return-value]
+        kernel, bias = fuse_conv_bn(self.rbr_dense.conv.weight, self.rbr_dense.bn)  # type: ignore[arg-type]
+        kernel_1x1, bias_1x1 = fuse_conv_bn(self.rbr_1x1.conv.weight, self.rbr_1x1.bn)  # type: ignore[arg-type]
+        kernel, bias = kernel + F.pad(kernel_1x1, (1, 1, 1, 1)), bias + bias_1x1
+        if self.rbr_identity is not None:
+            # The identity is a 1x1 convolution in which channel c reads channel c, counted within its group.
+            per_group = self.in_channels // self.groups
+            eye = torch.eye(per_group, dtype=kernel.dtype, device=kernel.device).repeat(self.groups, 1)
+            kernel_id, bias_id = fuse_conv_bn(eye.reshape(-1, per_group, 1, 1), self.rbr_identity)
+            kernel, bias = kernel + F.pad(kernel_id, (1, 1, 1, 1)), bias + bias_id
+        return kernel, bias
+
+    @torch.no_grad()
+    def switch_to_deploy(self) -> None:
+        """Replace the branches by the one convolution that equals them in eval mode; nothing to do if deployed."""
+        if self.deploy:
+            return
+        weight = self.rbr_dense.conv.weight
+        kernel, bias = self.get_equivalent_kernel_bias()
+        fused = self._conv(3, bias=True).to(device=weight.device, dtype=weight.dtype)  # type: ignore[call-overload]
+        fused.weight.copy_(kernel)
+        fused.bias.copy_(bias)  # type: ignore[union-attr]
+        del self.rbr_dense, self.rbr_1x1, self.rbr_identity
+        self.rbr_reparam = fused.train(self.training)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        # Said here, not left to the loader: OpenMMLab's loads with strict=False, warns, and runs on random weights.
+        theirs = 'rbr_dense.conv.weight' if self.deploy else 'rbr_reparam.weight'
+        if prefix + theirs in state_dict:
+            have, need = ('train-time', 'deployed') if self.deploy else ('deployed', 'train-time')
+            cure = (
+                'convert the checkpoint with tools/convert_deploy.py, or build the model with deploy=False'
+                if self.deploy
+                else 'build the model with deploy=True (the deploy.py written beside the weights does)'
+            )
+            raise ValueError(f'these are {have} weights ({prefix}{theirs}) but the model is {need}: {cure}')
+        super()._load_from_state_dict(state_dict, prefix, *args)
