@@ -1,7 +1,8 @@
 """A procedural street data set in Cityscapes' layout, for trying everything without a download."""
 
-from repvgg_seg.demo.dataset import DemoDatasetError, demo_sample, write_demo_dataset
-from repvgg_seg.demo.scene import FEATURES, LABELS, TRAIN_IDS, draw_scene
+from .canvas import LABELS, TRAIN_IDS
+from .dataset import DemoDatasetError, demo_sample, write_demo_dataset
+from .scene import FEATURES, draw_scene
 
 __all__ = [
     'FEATURES',

@@ -25,7 +25,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from repvgg_seg.demo.scene import FEATURES, TRAIN_IDS, draw_scene
+from .canvas import TRAIN_IDS
+from .scene import FEATURES, draw_scene
 
 GENERATOR_VERSION = 1  # raise it whenever the same parameters give other bytes
 SPLITS = ('train', 'val')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -47,6 +49,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_demo_dataset(tmp_path_factory.mktemp('demo') / 'set', **SMALL)
 
 
+@pytest.fixture
+def copy(demo: Path, tmp_path: Path) -> Path:
+    """A set of one's own in `tmp_path`, without drawing it anew."""
+    return shutil.copytree(demo, tmp_path, dirs_exist_ok=True)
+
+
 def test_table_is_that_of_cityscapes() -> None:
     assert [row.id for row in LABELS] == list(range(34))
     trained = {row.train_id: row.name for row in LABELS if row.train_id != 255}
@@ -87,7 +95,7 @@ def test_files_hold_image_and_consistent_labels(demo: Path) -> None:
 
 
 def test_bytes_depend_on_seed_split_and_index_alone(demo: Path, tmp_path: Path) -> None:
-    more = content(write_demo_dataset(tmp_path / 'more', train=9, val=3, size=(64, 32), workers=2))
+    more = content(write_demo_dataset(tmp_path / 'more', train=5, val=3, size=(64, 32), workers=2))
     few = content(demo)
     assert {k: v for k, v in few.items() if k != 'demo.json'}.items() <= more.items()
     other = content(write_demo_dataset(tmp_path / 'other', **SMALL, seed=1))
@@ -101,7 +109,9 @@ def test_default_set_shows_every_class(split: str, count: int) -> None:
     pixels = np.zeros(256, int)
     for i in range(count):
         pixels += np.bincount(TRAIN_IDS[demo_sample(0, split, i, (128, 64))[1]].ravel(), minlength=256)
-    absent = [name for i, name in enumerate(TRAIN_CLASSES) if pixels[i] < 20]
+        absent = [name for name, seen in zip(TRAIN_CLASSES, pixels, strict=False) if seen < 20]
+        if not absent and pixels[255]:
+            break
     assert not absent
     assert pixels[255] > 0
 
@@ -145,39 +155,35 @@ def test_sky_is_above_and_road_below() -> None:
     assert (labels[:, 22:28] == 7).mean() > 0.4 and (labels[:, 22:28] == 23).sum() == 0
 
 
-def test_complete_set_is_left_alone(tmp_path: Path) -> None:
-    write_demo_dataset(tmp_path, **SMALL)
-    before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
-    write_demo_dataset(tmp_path, **SMALL)
-    assert before == {p: p.stat().st_mtime_ns for p in tmp_path.rglob('*')}
+def test_complete_set_is_left_alone(copy: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in copy.rglob('*')}
+    write_demo_dataset(copy, **SMALL)
+    assert before == {p: p.stat().st_mtime_ns for p in copy.rglob('*')}
 
 
-def test_interrupted_set_is_completed(demo: Path, tmp_path: Path) -> None:
-    write_demo_dataset(tmp_path, **SMALL)
-    kept = next(tmp_path.rglob('*_leftImg8bit.png'))
+def test_interrupted_set_is_completed(demo: Path, copy: Path) -> None:
+    kept = next(copy.rglob('*_leftImg8bit.png'))
     stamp = kept.stat().st_mtime_ns
-    (tmp_path / 'demo.json').rename(tmp_path / 'demo.partial.json')  # as an interruption leaves it
-    gone = sorted(p for p in tmp_path.rglob('*.png') if kept.name[:20] not in p.name)[::3]
+    (copy / 'demo.json').rename(copy / 'demo.partial.json')  # as an interruption leaves it
+    gone = sorted(p for p in copy.rglob('*.png') if kept.name[:20] not in p.name)[::3]
     for path in gone:
         path.unlink()
     gone[0].with_name(f'.{gone[0].name}.tmp').write_bytes(b'half a file')
-    write_demo_dataset(tmp_path, **SMALL)
-    assert content(tmp_path) == content(demo)
+    write_demo_dataset(copy, **SMALL)
+    assert content(copy) == content(demo)
     assert kept.stat().st_mtime_ns == stamp
 
 
-def test_other_parameters_need_overwrite(tmp_path: Path) -> None:
-    write_demo_dataset(tmp_path, **SMALL)
-    (tmp_path / 'notes.txt').write_text('mine')
-    before = content(tmp_path)
+def test_other_parameters_need_overwrite(copy: Path) -> None:
+    (copy / 'notes.txt').write_text('mine')
+    before = content(copy)
     with pytest.raises(DemoDatasetError, match=r'other parameters \(seed 0 instead of 5\).*--overwrite'):
-        write_demo_dataset(tmp_path, **SMALL, seed=5)
-    assert content(tmp_path) == before
-    write_demo_dataset(tmp_path, **{**SMALL, 'train': 1}, seed=5, overwrite=True)
-    after = content(tmp_path)
-    assert (
-        sum('leftImg8bit' in name for name in after) == 3
-    )  # of the old set's training images nothing is left
+        write_demo_dataset(copy, **SMALL, seed=5)
+    assert content(copy) == before
+    write_demo_dataset(copy, **{**SMALL, 'train': 1}, seed=5, overwrite=True)
+    after = content(copy)
+    # Of the old set's training images nothing is left.
+    assert sum('leftImg8bit' in name for name in after) == 3
     assert after['notes.txt'] == b'mine'
 
 
@@ -194,13 +200,12 @@ def test_foreign_files_are_never_touched(tmp_path: Path, overwrite: bool) -> Non
 
 
 @pytest.mark.parametrize('overwrite', [False, True])
-def test_foreign_files_among_ours(tmp_path: Path, overwrite: bool) -> None:
-    write_demo_dataset(tmp_path, **SMALL)
-    (tmp_path / 'gtFine/val/mine.png').write_bytes(b'mine')
-    before = content(tmp_path)
+def test_foreign_files_among_ours(copy: Path, overwrite: bool) -> None:
+    (copy / 'gtFine/val/mine.png').write_bytes(b'mine')
+    before = content(copy)
     with pytest.raises(DemoDatasetError, match=r'such as gtFine/val/mine.png'):
-        write_demo_dataset(tmp_path, **SMALL, overwrite=overwrite)
-    assert content(tmp_path) == before
+        write_demo_dataset(copy, **SMALL, overwrite=overwrite)
+    assert content(copy) == before
 
 
 @pytest.mark.parametrize(
@@ -235,19 +240,12 @@ def test_unknown_feature() -> None:
         draw_scene(np.random.default_rng(0), (64, 32), 'boat')
 
 
-def run(cwd: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(TOOL), *options], cwd=cwd, capture_output=True, text=True, timeout=60
-    )
-
-
 def test_command_line(tmp_path: Path, demo: Path) -> None:
-    done = run(tmp_path, '--out', 'here', '--train', '3', '--val', '2', '--size', '64x32')
+    command = [sys.executable, str(TOOL), '--out', 'here', '--train', '3', '--val', '2', '--size', '64x32']
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout.splitlines()[-1]
-        == f'3 train and 2 val images of 64x32 pixels are in {tmp_path.resolve() / "here"}.'
-    )
+    last = f'3 train and 2 val images of 64x32 pixels are in {tmp_path.resolve() / "here"}.'
+    assert done.stdout.splitlines()[-1] == last
     assert content(tmp_path / 'here') == content(demo)
 
 
@@ -259,9 +257,20 @@ def test_command_line(tmp_path: Path, demo: Path) -> None:
         (('--out', 'file'), 'file is a file'),
     ],
 )
-def test_command_line_errors(tmp_path: Path, options: tuple[str, ...], message: str) -> None:
+def test_command_line_errors(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    message: str,
+) -> None:
     (tmp_path / 'file').write_text('')
-    done = run(tmp_path, '--train', '1', '--val', '1', *options)
-    assert (done.returncode, done.stdout) == (2, '')
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, 'path', [*sys.path])  # the script adds to it
+    monkeypatch.setattr(sys, 'argv', [str(TOOL), '--train', '1', '--val', '1', *options])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(TOOL), run_name='__main__')
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, '')
+    assert message in err and len(err.splitlines()) == 1
     assert [p.name for p in tmp_path.iterdir()] == ['file']
