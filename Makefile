@@ -1,0 +1,96 @@
+# Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
+
+PYTHON ?= python3
+VENV   := .venv
+PY     := $(VENV)/bin/python
+READY  := $(VENV)/.ready
+# Present while an installation runs. Where one begins and finds it, the last was killed and may have left half a
+# package that pip would take for a whole one.
+BUSY   := .venv-installing
+
+DEMO_CONFIG := configs/pspnet_repvgg_a0_demo.py
+DEMO_DATA   ?= data/demo
+DEMO_WORK   ?= work_dirs/demo
+# A shorter training, for instance `make demo DEMO_ITERS=60`.
+DEMO_ITERS  ?=
+
+# Only what differs from the config is passed, so that the printed commands are the ones to copy.
+DATA_OPTS  := $(if $(filter-out data/demo,$(DEMO_DATA)),data_root=$(DEMO_DATA))
+TRAIN_OPTS := $(strip $(DATA_OPTS) $(if $(DEMO_ITERS),train_cfg.max_iters=$(DEMO_ITERS)))
+OPTIONS     = $(if $(1),--cfg-options $(1))
+
+SAY := @printf '\n\033[1m== %s\033[0m\n'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock doctor clean
+
+help:
+	@echo 'make demo     set up, then generate street scenes, train a PSPNet, deploy it, evaluate both forms, draw overlays'
+	@echo 'make test     set up, then run all tests'
+	@echo 'make setup    create .venv and install the tested versions (about 6 GB with CUDA)'
+	@echo 'make lint     ruff and mypy'
+	@echo 'make format   put the code into the house format'
+	@echo 'make doctor   say what is installed, on which devices, and what is wrong with it'
+	@echo 'make lock     renew requirements.lock from setup.cfg'
+	@echo 'make clean    remove .venv, caches and the demo'
+	@echo
+	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; DEMO_ITERS=60 shortens the demo.'
+
+setup: $(READY)
+
+$(READY): setup.cfg pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo 'Python 3.10 or newer is needed, and "$(PYTHON)" is not that. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
+	@if [ -e $(BUSY) ]; then echo 'The last installation was interrupted: .venv is made afresh.'; rm -rf $(VENV); fi
+	$(SAY) 'Set-up 1/4: virtual environment in $(VENV)'
+	@touch $(BUSY)
+	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo 'No virtual environment could be made. On Debian or Ubuntu: sudo apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
+	@rm -f $(READY)
+	$(SAY) 'Set-up 2/4: the tested versions (requirements.lock); the first time takes some minutes'
+	$(PY) -m pip install -r requirements.lock
+	$(SAY) 'Set-up 3/4: the OpenCV build that needs no display, and this package'
+	@# opencv-python and opencv-python-headless are both required by others and write one folder. The one installed
+	@# last answers, and only the headless one runs on a server without libGL.
+	$(PY) -m pip install --force-reinstall --no-deps "$$(sed -n 's/^\(opencv-python-headless==[^ ;]*\).*/\1/p' requirements.lock)"
+	$(PY) -m pip install --no-deps --no-build-isolation -e .
+	@rm $(BUSY)
+	$(SAY) 'Set-up 4/4: does all of it work together?'
+	@$(PY) -m repvgg_seg.doctor
+	@touch $(READY)
+
+demo: $(READY)
+	$(SAY) 'Demo 1/4: street scenes in the layout of Cityscapes -> $(DEMO_DATA)'
+	$(PY) tools/make_demo_data.py --out $(DEMO_DATA)
+	$(SAY) 'Demo 2/4: train a PSPNet on RepVGG-A0 -> $(DEMO_WORK)'
+	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK) --amp $(call OPTIONS,$(TRAIN_OPTS))
+	$(SAY) 'Demo 3/4: convert it to plain 3x3 convolutions and prove it equal -> $(DEMO_WORK)/deploy'
+	$(PY) tools/convert_deploy.py $(DEMO_CONFIG) $(DEMO_WORK) $(DEMO_WORK)/deploy
+	$(SAY) 'Demo 4/4: evaluate both forms and draw the results -> $(DEMO_WORK)/overlays'
+	$(PY) tools/test.py $(DEMO_CONFIG) $(DEMO_WORK) --deploy --show-dir $(DEMO_WORK)/overlays $(call OPTIONS,$(DATA_OPTS))
+	$(SAY) 'Done. Look at $(DEMO_WORK)/overlays; the deployed model is in $(DEMO_WORK)/deploy'
+
+test: $(READY)
+	$(PY) -m pytest -q
+
+lint: $(READY)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+format: $(READY)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+doctor: $(READY)
+	$(PY) -m repvgg_seg.doctor
+
+# The first pass makes room for the extras: `pip install -e '.[export,quantize]' -c requirements.lock` fits.
+lock: $(READY)
+	$(PY) -m uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras setup.cfg -o $(VENV)/all-extras.txt
+	UV_CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m uv pip compile --quiet --universal --upgrade --python-version 3.10 \
+		--extra dev --constraint $(VENV)/all-extras.txt --no-annotate setup.cfg -o requirements.lock
+
+clean:
+	rm -rf $(VENV) $(BUSY) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo work_dirs/demo
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,0 +1,383 @@
+"""Says what is installed, on which devices it runs and what is wrong with it: `python -m repvgg_seg.doctor`.
+
+`check_distributions` reads the metadata of installed packages and takes milliseconds: a tool asks it before
+it imports anything heavy. `find_problems` imports every package as well.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import csv
+import hashlib
+import importlib
+import importlib.metadata
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+_OURS = 'repvgg-seg'
+_EXTRAS = ('export', 'quantize')
+_PIP = f'{shlex.quote(sys.executable)} -m pip'
+
+# Module -> its maintained distribution, and the original ones, which write the same files.
+_FAMILIES = {
+    'mmengine': ('onedl-mmengine', ('mmengine', 'mmengine-lite')),
+    'mmcv': ('onedl-mmcv', ('mmcv', 'mmcv-lite', 'mmcv-full')),
+    'mmseg': ('onedl-mmsegmentation', ('mmsegmentation',)),
+}
+# All of them write one folder, `cv2`. The first two are required by others; either is enough.
+_HEADLESS = 'opencv-python-headless'
+_OPENCV = (_HEADLESS, 'opencv-python', 'opencv-contrib-python-headless', 'opencv-contrib-python')
+
+# (module, distribution, modules it cannot do without), prerequisites first: what a broken one drags along is
+# not reported again. `import mmseg` loads nothing; `mmseg.models` is what a config touches.
+_IMPORTS = (
+    ('numpy', 'numpy', ()),
+    ('torch', 'torch', ()),
+    ('torchvision', 'torchvision', ('torch',)),
+    ('PIL.Image', 'pillow', ()),
+    ('matplotlib', 'matplotlib', ('numpy',)),
+    ('rich', 'rich', ()),
+    ('cv2', _HEADLESS, ('numpy',)),
+    ('albumentations', 'albumentations', ('cv2',)),
+    ('mmengine', 'onedl-mmengine', ('torch', 'matplotlib', 'rich')),
+    ('mmcv', 'onedl-mmcv', ('cv2', 'mmengine')),
+    ('mmseg.models', 'onedl-mmsegmentation', ('mmcv', 'torchvision')),
+)
+
+# The instruction sets of x86 and ARM that make bf16 and int8 fast, as /proc/cpuinfo spells them.
+_LOW_PRECISION = ('amx_bf16', 'amx_int8', 'avx512_bf16', 'avx512_vnni', 'avx_vnni', 'bf16', 'i8mm')
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong, and the command that puts it right."""
+
+    cause: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f'{self.cause}\n   cure: {self.cure}'
+
+
+def check_distributions() -> list[Problem]:
+    """All that metadata can tell: packages missing, outside of our versions, colliding or overwritten.
+
+    Imports none of them, so it is cheap and no broken package can bring it down.
+    """
+    installed = _installed()
+    return [*_check_versions(installed), *_check_families(installed), *_check_opencv(installed)]
+
+
+def find_problems() -> list[Problem]:
+    """`check_distributions`, then imports every package for real, each on its own; takes some seconds."""
+    # albumentations asks the package index for news at every import, and waits where there is no network.
+    os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
+    installed = _installed()
+    problems = check_distributions()
+    broken: set[str] = set()
+    for module, name, needs in _IMPORTS:
+        missing = name not in installed and not (name in _OPENCV and _some_opencv(installed))
+        error = None if missing or broken.intersection(needs) else _import_error(module)
+        if error is not None:
+            problem = _explain(module, name, error, installed)
+            # A package whose record is already known to be bad fails for that reason; one cure is enough.
+            if not any(problem.cure in known.cure for known in problems):
+                problems.append(problem)
+        if missing or error is not None or broken.intersection(needs):
+            broken.add(module.partition('.')[0])
+    if 'cv2' not in broken and _answering_opencv(installed) == '':
+        cause = 'The folder cv2 holds no OpenCV build that is on record: another one was written over it'
+        problems.append(Problem(cause, _headless_cure(installed)))
+    return problems
+
+
+# ---- metadata
+
+
+def _installed() -> dict[str, Distribution]:
+    """Canonical name -> distribution; the first on the path answers, as it does for an import."""
+    found: dict[str, Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        try:
+            name, version = distribution.metadata['Name'], distribution.version
+        except Exception:
+            continue  # A killed pip leaves records without metadata; each Python fails in its own way.
+        if name and version:
+            found.setdefault(_canonical(name), distribution)
+    return found
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def _own_metadata() -> tuple[str, list[str]]:
+    """(supported Python versions, requirements) as this package declares them."""
+    try:
+        own = importlib.metadata.metadata(_OURS)
+    except importlib.metadata.PackageNotFoundError:
+        return _own_setup()
+    return own['Requires-Python'] or '', own.get_all('Requires-Dist') or []
+
+
+def _own_setup() -> tuple[str, list[str]]:
+    """The same from setup.cfg: tools also run from a checkout that was never installed."""
+    setup = configparser.ConfigParser()
+    setup.read_dict({'options': {}, 'options.extras_require': {}})
+    setup.read(Path(__file__).parents[1] / 'setup.cfg', encoding='utf-8')
+    lines = setup['options'].get('install_requires', '').split('\n')
+    for extra, text in setup['options.extras_require'].items():
+        lines += [f'{line}; extra == "{extra}"' for line in text.split('\n') if line]
+    return setup['options'].get('python_requires', ''), [line for line in lines if line]
+
+
+def _requirements() -> list[tuple[Requirement, str]]:
+    """(requirement, the extra that asks for it or '') for this machine."""
+    from packaging.requirements import Requirement
+
+    found = []
+    for line in _own_metadata()[1]:
+        requirement = Requirement(line)
+        for extra in ('', *_EXTRAS):
+            if requirement.marker is None or requirement.marker.evaluate({'extra': extra}):
+                found.append((requirement, extra))
+                break
+    return found
+
+
+def _check_versions(installed: Mapping[str, Distribution]) -> Iterator[Problem]:
+    try:
+        from packaging.requirements import Requirement
+        from packaging.specifiers import SpecifierSet
+    except ImportError:
+        cause = 'packaging is missing or broken, so no version can be checked'
+        yield Problem(cause, f'{_PIP} install --force-reinstall packaging')
+        return
+    python, wanted = platform.python_version(), SpecifierSet(_own_metadata()[0])
+    if not wanted.contains(python, prereleases=True):
+        yield Problem(f'This is Python {python}, but {_OURS} needs {wanted}', 'make setup PYTHON=python3.12')
+    # Originals in the place of a maintained distribution: `_check_families` has the whole cure.
+    replaced = {ours for ours, originals in _FAMILIES.values() if installed.keys() & {*originals}}
+    for requirement, extra in _requirements():
+        name = _canonical(requirement.name)
+        cure = f"{_PIP} install '{requirement.name}{requirement.specifier}'"
+        if name in installed:
+            version = installed[name].version
+            if not requirement.specifier.contains(version, prereleases=True):
+                cause = f'{name} {version} is installed, but {_OURS} needs {requirement.specifier}'
+                yield Problem(cause, cure)
+        elif not (extra or name in replaced or (name in _OPENCV and _some_opencv(installed))):
+            yield Problem(f'{name} is not installed', cure)
+    if 'torch' in installed and 'torchvision' in installed:
+        torch, vision = installed['torch'].version, installed['torchvision']
+        for needed in map(Requirement, vision.requires or ()):
+            if needed.name == 'torch' and not needed.specifier.contains(torch, prereleases=True):
+                cause = f'torchvision {vision.version} needs {needed}, but torch {torch} is installed'
+                yield Problem(cause, _pair_cure())
+
+
+def _check_families(installed: Mapping[str, Distribution]) -> Iterator[Problem]:
+    """Originals write the files of maintained distributions and break them, even when they are gone again."""
+    for module, (ours, originals) in _FAMILIES.items():
+        reinstall = f"{_PIP} install --force-reinstall --no-deps '{_pinned(ours, installed)}'"
+        intruders = [name for name in originals if name in installed]
+        listed = ' and '.join(intruders)
+        cure = f'{_PIP} uninstall -y {" ".join(intruders)} && {reinstall}'
+        if intruders and ours in installed:
+            yield Problem(f'{listed} and {ours} are both installed and overwrite the module {module}', cure)
+        elif intruders:
+            yield Problem(f'{module} is the original {listed}, which does not work with current torch', cure)
+        elif ours in installed:
+            for path in (f'{module}/__init__.py', f'{module}/version.py'):
+                if _is_intact(installed[ours], path) is False:
+                    yield Problem(f'{path} of {ours} was removed or overwritten', reinstall)
+                    break
+
+
+def _check_opencv(installed: Mapping[str, Distribution]) -> Iterator[Problem]:
+    builds = {name: installed[name].version for name in _OPENCV if name in installed}
+    if len(set(builds.values())) > 1:
+        newest = max(builds.values(), key=lambda version: [int(part) for part in re.findall(r'\d+', version)])
+        yield Problem(
+            f'Different versions of OpenCV share the folder cv2: {", ".join(map(" ".join, builds.items()))}',
+            f"{_PIP} uninstall -y {' '.join(builds)} && {_PIP} install --no-deps '{_HEADLESS}=={newest}'",
+        )
+
+
+def _some_opencv(installed: Mapping[str, Distribution]) -> bool:
+    return any(name in installed for name in _OPENCV)
+
+
+def _answering_opencv(installed: Mapping[str, Distribution]) -> str | None:
+    """The distribution whose library lies in `cv2`; '' if it is nobody's, None if no record can tell."""
+    verdicts = {
+        name: _is_intact(installed[name], path)
+        for name in _OPENCV
+        if name in installed
+        for path in _recorded(installed[name])
+        if re.fullmatch(r'cv2/cv2[^/]*\.(so|pyd)', path)
+    }
+    answering = next((name for name, intact in verdicts.items() if intact), '')
+    return answering or (None if None in verdicts.values() or not verdicts else '')
+
+
+def _recorded(distribution: Distribution) -> dict[str, str]:
+    """Path -> 'sha256=...' from RECORD; `Distribution.files` hides missing files, the very point here."""
+    lines = (distribution.read_text('RECORD') or '').splitlines()
+    return {row[0]: row[1] for row in csv.reader(lines) if len(row) == 3}
+
+
+def _is_intact(distribution: Distribution, path: str) -> bool | None:
+    """Whether a file is still the installed one; None where no record says (editable installs, conda)."""
+    recorded = _recorded(distribution).get(path, '')
+    if not recorded.startswith('sha256='):
+        return None
+    file = Path(str(distribution.locate_file(path)))
+    if not file.is_file():
+        return False
+    digest = hashlib.sha256(file.read_bytes()).digest()
+    return recorded == 'sha256=' + base64.urlsafe_b64encode(digest).rstrip(b'=').decode()
+
+
+# ---- imports
+
+
+def _import_error(module: str) -> BaseException | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            found = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
+        return error
+    # After an uninstallation a folder of leftovers imports without complaint, as an empty namespace.
+    return None if getattr(found, '__file__', None) else ImportError(f'only leftovers of {module} are there')
+
+
+def _explain(module: str, name: str, error: BaseException, installed: Mapping[str, Distribution]) -> Problem:
+    text = str(error).strip().split('\n')[0]
+    cause = f'import {module} fails: {type(error).__name__}: {text}'
+    if module == 'cv2':
+        if re.search(r'lib(GL|EGL|gthread|glib|xcb|X11|SM|ICE)\b', text):
+            cause += ' (the OpenCV build with windows answers, and this machine has no display libraries)'
+        return Problem(cause, _headless_cure(installed))
+    if module in ('torch', 'torchvision'):
+        if 'operator torchvision::' in text:
+            cause += ' (torch and torchvision are not a pair from one index)'
+        return Problem(cause, _pair_cure())
+    return Problem(cause, f"{_PIP} install --force-reinstall --no-deps '{_pinned(name, installed)}'")
+
+
+def _pinned(name: str, installed: Mapping[str, Distribution]) -> str:
+    return f'{name}=={installed[name].version}' if name in installed else name
+
+
+def _headless_cure(installed: Mapping[str, Distribution]) -> str:
+    # One version for all builds, see `_check_opencv`.
+    version = next((f'=={installed[name].version}' for name in _OPENCV if name in installed), '')
+    return f"{_PIP} install --force-reinstall --no-deps '{_HEADLESS}{version}'"
+
+
+def _pair_cure() -> str:
+    return f'{_PIP} uninstall -y torch torchvision && {_PIP} install torch torchvision'
+
+
+# ---- the report
+
+
+def _versions(installed: Mapping[str, Distribution]) -> Iterator[tuple[str, str]]:
+    yield 'python', f'{platform.python_version()} ({sys.executable})'
+    yield 'platform', platform.platform()
+    yield _OURS, installed[_OURS].version if _OURS in installed else 'runs from a checkout, not installed'
+    try:
+        requirements = _requirements()
+    except ImportError:
+        return
+    for requirement, extra in requirements:
+        name = _canonical(requirement.name)
+        absent = f'not installed (optional: {_OURS}[{extra}])' if extra else 'not installed'
+        yield name, installed[name].version if name in installed else absent
+
+
+def _devices() -> Iterator[tuple[str, str]]:
+    model, features = _cpu()
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    yield 'CPU', f'{model}, {usable} of {os.cpu_count()} cores, {features}'
+    torch = sys.modules.get('torch')
+    if torch is None or not hasattr(torch, 'cuda'):
+        return
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            bf16 = 'bf16' if torch.cuda.is_bf16_supported() else 'no bf16'
+            memory = f'{device.total_memory / 2**30:.0f} GiB'
+            yield f'cuda:{index}', f'{device.name}, {memory}, CUDA {torch.version.cuda}, {bf16}'
+    else:
+        yield 'CUDA', 'no device' if torch.version.cuda else 'this torch is built without it'
+    yield 'MPS', 'yes' if torch.backends.mps.is_available() else 'no'
+
+
+def _cpu() -> tuple[str, str]:
+    """(model, low-precision instructions)."""
+    try:
+        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError:
+        name = ''
+        if sys.platform == 'darwin':
+            command = ['sysctl', '-n', 'machdep.cpu.brand_string']
+            name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        return name or platform.processor() or platform.machine(), 'instruction sets unknown'
+    model = re.search(r'^model name\s*: (.*)$', text, re.MULTILINE)
+    flags = re.search(r'^(?:flags|Features)\s*: (.*)$', text, re.MULTILINE)
+    known = set(flags[1].split()) if flags else set()
+    low = [flag for flag in _LOW_PRECISION if flag in known]
+    if not any('bf16' in flag for flag in low):
+        low.append('no bf16: on the CPU mixed precision is far slower than float32')
+    return model[1] if model else platform.machine(), ' '.join(low)
+
+
+def _opencv(installed: Mapping[str, Distribution]) -> str:
+    name = _answering_opencv(installed)
+    if not name:
+        return 'unknown'
+    cv2 = sys.modules.get('cv2')
+    if cv2 is None or not hasattr(cv2, 'getBuildInformation'):
+        return f'{name} {installed[name].version}, which cannot be imported'
+    windows = re.search(r'^\s*GUI:\s*(\S+)', cv2.getBuildInformation(), re.MULTILINE)
+    return f'{name} {installed[name].version}, windows: {windows[1] if windows else "unknown"}'
+
+
+def main() -> int:
+    """Prints the report and every problem with its cure; the exit code is 1 if there is any."""
+    installed = _installed()
+    for name, value in _versions(installed):
+        print(f'{name:24}{value}')
+    print('\nImporting all of them ...\n', flush=True)
+    problems = find_problems()
+    for name, value in (*_devices(), ('OpenCV that answers', _opencv(installed))):
+        print(f'{name:24}{value}')
+    print()
+    if not problems:
+        print('Everything works together.')
+        return 0
+    print(f'{len(problems)} problem{"s" if len(problems) > 1 else ""}:')
+    for number, problem in enumerate(problems, 1):
+        print(f'{number}. {problem}')
+    return 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())
