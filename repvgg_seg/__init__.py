@@ -20,7 +20,16 @@ _HOMES = {
     'load_weights': 'weights.pretrained',
 }
 
-__all__ = ['VARIANTS', 'RepVGG', 'RepVGGBlock', 'RepVGGClassifier', 'Variant', 'custom_l2', 'load_weights', 'switch_to_deploy']
+__all__ = [
+    'VARIANTS',
+    'RepVGG',
+    'RepVGGBlock',
+    'RepVGGClassifier',
+    'Variant',
+    'custom_l2',
+    'load_weights',
+    'switch_to_deploy',
+]
 
 if TYPE_CHECKING:
     from .deploy.convert import switch_to_deploy

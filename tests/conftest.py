@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -9,16 +12,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from repvgg_seg import Variant
 
+# The networks here are tiny: more threads only wait for each other, for ages on a busy machine.
+torch.set_num_threads(1)
+
 # Small enough to train in a test; groups in every second block and an identity branch in stage 3.
 TINY = Variant('tiny', blocks=(1, 2, 3, 1), widths=(0.25, 0.25, 0.125, 0.125))
 TINY_GROUPED = Variant('tiny-grouped', blocks=(2, 2, 3, 1), widths=(0.25, 0.25, 0.125, 0.125), groups=2)
 TINY_SE = Variant('tiny-se', blocks=(1, 2, 3, 1), widths=(0.5, 0.25, 0.25, 0.125), se='pre')
-TINY_PLUS = Variant('tiny-plus', blocks=(1, 2, 4, 1), widths=(0.25, 0.25, 0.125, 0.125), se='post', aux_classifiers=True)
+TINY_PLUS = Variant(
+    'tiny-plus', blocks=(1, 2, 4, 1), widths=(0.25, 0.25, 0.125, 0.125), se='post', aux_classifiers=True
+)
 TINY_VARIANTS = (TINY, TINY_GROUPED, TINY_SE, TINY_PLUS)
 
 
 def randomise(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Give every batch norm random statistics and a random affine, as after training; freshly built they are trivial."""
+    """Give every batch norm random statistics and a random affine, as after training; built they are trivial."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for module in model.modules():
@@ -36,6 +44,81 @@ def relative(result: torch.Tensor, reference: torch.Tensor) -> float:
     return ((result - reference).abs().max() / reference.abs().max()).item()
 
 
+@pytest.fixture(scope='session')
+def repo() -> Path:
+    """The root of the checkout."""
+    return Path(__file__).resolve().parents[1]
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+def tool(name: str):
+    """Return the `main` of tools/NAME.py, to be called in this process: starting a new one takes seconds."""
+    path = Path(__file__).resolve().parents[1] / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope='session')
+def demo_data(tmp_path_factory) -> Path:
+    """A tiny demo data set: 8 training and 4 validation images of 128x64 pixels."""
+    from repvgg_seg.demo import write_demo_dataset
+
+    return write_demo_dataset(tmp_path_factory.mktemp('data') / 'demo', train=8, val=4, size=(128, 64), workers=1)
+
+
+TINY_CONFIG = """
+_base_ = ['{repo}/configs/pspnet_repvgg_a0_demo.py']
+crop_size = (64, 128)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+one = dict(num_workers=0, persistent_workers=False)
+train_dataloader = dict(batch_size=2, dataset=dict(data_root='{data}', pipeline=train_pipeline), **one)
+val_dataloader = dict(dataset=dict(data_root='{data}', pipeline=test_pipeline), **one)
+test_dataloader = val_dataloader
+model = dict(
+    data_preprocessor=dict(size=crop_size), decode_head=dict(channels=8), auxiliary_head=dict(channels=8)
+)
+train_cfg = dict(max_iters=4, val_interval=2)
+default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
+randomness = dict(seed=0, deterministic=True)
+"""
+
+
+@pytest.fixture(scope='session')
+def tiny_config(repo, demo_data, tmp_path_factory) -> Path:
+    """The demo config on the tiny data set, with a narrow head, for four iterations."""
+    path = tmp_path_factory.mktemp('config') / 'tiny.py'
+    path.write_text(TINY_CONFIG.format(repo=repo, data=demo_data))
+    return path
+
+
+@pytest.fixture(scope='session')
+def trained(tiny_config, tmp_path_factory) -> Path:
+    """The work directory of a finished training of `tiny_config`."""
+    work_dir = tmp_path_factory.mktemp('work_dir')
+    assert tool('train')([str(tiny_config), '--work-dir', str(work_dir)]) == 0
+    return work_dir
+
+
+@pytest.fixture(scope='session')
+def deployed(tiny_config, trained, tmp_path_factory) -> Path:
+    """What convert_deploy wrote for `trained`."""
+    out_dir = tmp_path_factory.mktemp('converted') / 'deploy'
+    assert tool('convert_deploy')([str(tiny_config), str(trained), str(out_dir)]) == 0
+    return out_dir

@@ -225,9 +225,7 @@ class Canvas:
         pixels = [self.camera.project(*p) for p in self.camera.clip(points)]
         return (np.array(pixels).reshape(-1, 2) // scale).astype(np.int32)
 
-    def fill(
-        self, points: Sequence[Point], rgb: RGB, label: int, gain: float = 1.0, alpha: float = 1.0
-    ) -> None:
+    def fill(self, points: Sequence[Point], rgb: RGB, label: int, gain: float = 1.0, alpha: float = 1.0) -> None:
         """Paint a polygon; with `alpha` below 1 the colour is mixed in while the label is set in full."""
         outline = self.outline(points)
         if len(outline) < 3:
@@ -259,9 +257,7 @@ class Canvas:
             ((u, v),) = self.outline([centre])
             cv2.circle(self.pixels, (int(u), int(v)), radius, self.colour(rgb, centre[2], label, gain), -1)
 
-    def cast(
-        self, footprint: Iterable[Spot], height: float, *, base: float = 0.0, contact: bool = False
-    ) -> None:
+    def cast(self, footprint: Iterable[Spot], height: float, *, base: float = 0.0, contact: bool = False) -> None:
         """Lay the shadow of an upright body that rises from `base` to `height` over (x, z) corners."""
         right, ahead = -self.sun[0] / self.sun[1], -self.sun[2] / self.sun[1]
         corners = [(x + right * h, z + ahead * h) for x, z in footprint for h in (base, height)]

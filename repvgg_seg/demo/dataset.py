@@ -42,9 +42,7 @@ class DemoDatasetError(ValueError):
     """A request for a demo data set that cannot be met; the message is one sentence for the user."""
 
 
-def demo_sample(
-    seed: int, split: str, index: int, size: tuple[int, int] = (512, 256)
-) -> tuple[np.ndarray, np.ndarray]:
+def demo_sample(seed: int, split: str, index: int, size: tuple[int, int] = (512, 256)) -> tuple[np.ndarray, np.ndarray]:
     """Draw image `index` of a split.
 
     It depends on these arguments alone, never on how many images there are or who draws them. Every image
@@ -175,15 +173,11 @@ def _examine(root: Path) -> dict | None:
         return None
     try:
         found = json.loads(marker.read_text())
-        if found['generator'] != 'repvgg_seg.demo' or not all(
-            0 <= found[split] <= MAX_IMAGES for split in SPLITS
-        ):
+        if found['generator'] != 'repvgg_seg.demo' or not all(0 <= found[split] <= MAX_IMAGES for split in SPLITS):
             raise ValueError('not written by this generator')
         own = {root / path for path in _files(found)}
     except (ValueError, KeyError, TypeError) as error:
-        raise DemoDatasetError(
-            f'{marker} does not describe a demo set ({error}): choose another folder.'
-        ) from error
+        raise DemoDatasetError(f'{marker} does not describe a demo set ({error}): choose another folder.') from error
     own |= {_temporary(path) for path in own}
     for kind in ('leftImg8bit', 'gtFine'):
         for path in sorted((root / kind).rglob('*')):
@@ -197,9 +191,7 @@ def _examine(root: Path) -> dict | None:
 
 
 def _differences(found: dict, wanted: dict) -> str:
-    return ', '.join(
-        f'{k} {found.get(k)} instead of {wanted[k]}' for k in wanted if found.get(k) != wanted[k]
-    )
+    return ', '.join(f'{k} {found.get(k)} instead of {wanted[k]}' for k in wanted if found.get(k) != wanted[k])
 
 
 def _remove(root: Path, parameters: dict) -> None:
@@ -225,9 +217,7 @@ def _write(path: Path, content: bytes) -> None:
 def _draw(root: Path, size: tuple[int, int], seed: int, sample: tuple[str, int]) -> None:
     """Draw one sample and write its three files."""
     image, labels = demo_sample(seed, *sample, size)
-    for path, pixels in zip(
-        sample_paths(*sample), (image[..., ::-1], labels, TRAIN_IDS[labels]), strict=True
-    ):
+    for path, pixels in zip(sample_paths(*sample), (image[..., ::-1], labels, TRAIN_IDS[labels]), strict=True):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         _write(root / path, cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
 
@@ -237,9 +227,7 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)  # the pool keeps every processor busy already
 
 
-def _draw_all(
-    root: Path, samples: list[tuple[str, int]], size: tuple[int, int], seed: int, workers: int
-) -> None:
+def _draw_all(root: Path, samples: list[tuple[str, int]], size: tuple[int, int], seed: int, workers: int) -> None:
     draw = partial(_draw, root, size, seed)
     columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

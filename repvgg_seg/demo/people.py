@@ -26,9 +26,7 @@ Stroke = tuple[str, float, tuple[Point, ...]]  # material, width, joints (a, b, 
 Pair = tuple[Point, Point]
 
 
-def limbs(
-    hip: Point, shoulder: Point, knees: Pair, feet: Pair, elbows: Pair, hands: Pair
-) -> tuple[Stroke, ...]:
+def limbs(hip: Point, shoulder: Point, knees: Pair, feet: Pair, elbows: Pair, hands: Pair) -> tuple[Stroke, ...]:
     """Return the strokes of a body from its joints; of each pair the right-hand one comes first."""
 
     def at(p: Point, c: float) -> Point:

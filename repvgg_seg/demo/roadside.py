@@ -176,9 +176,7 @@ def wall(canvas: Canvas, side: int, x: float, z0: float, z1: float, height: floa
     canvas.fill(along(x - side * 0.08, z0, z1, height - 0.05, height + 0.12), rgb, WALL, light * 1.18)
 
 
-def fence(
-    canvas: Canvas, side: int, x: float, z0: float, z1: float, height: float, rgb: RGB, alpha: float
-) -> None:
+def fence(canvas: Canvas, side: int, x: float, z0: float, z1: float, height: float, rgb: RGB, alpha: float) -> None:
     """Paint a fence that what is behind shows through; as in Cityscapes, the label covers all of it."""
     light = canvas.light((-side, 0, 0))
     canvas.fill(along(x, z0, z1, 0.1, height), rgb, FENCE, light, alpha)

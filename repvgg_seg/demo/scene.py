@@ -79,9 +79,7 @@ LOTS = {  # how often what stands beside the road in a city, a suburb and a gree
 }  # fmt: skip
 
 
-def strip(
-    canvas: Canvas, x0: float, x1: float, z0: float, z1: float, rgb: RGB, label: int, y: float = 0.0
-) -> None:
+def strip(canvas: Canvas, x0: float, x1: float, z0: float, z1: float, rgb: RGB, label: int, y: float = 0.0) -> None:
     """Paint a band of the ground that follows the road's bend."""
     zs = (np.geomspace(z0 + 1, z1 + 1, 2 if z1 - z0 < 6 else 16) - 1).tolist()
     canvas.fill([(x0, y, z) for z in zs] + [(x1, y, z) for z in reversed(zs)], rgb, label)

@@ -35,7 +35,7 @@ class SEBlock(nn.Module):
         return x * torch.sigmoid(self.up(F.relu(self.down(gate))))
 
 
-def fuse_conv_bn(kernel: Tensor, bn: nn.Module) -> tuple[Tensor, Tensor]:
+def fuse_conv_bn(kernel: Tensor, bn: Any) -> tuple[Tensor, Tensor]:
     """Fold the inference-time batch norm that follows a bias-free convolution into its kernel.
 
     `kernel` is (C_out, C_in / groups, k, k); returns a kernel of that shape and a bias (C_out,), both in
@@ -51,13 +51,25 @@ def fuse_conv_bn(kernel: Tensor, bn: nn.Module) -> tuple[Tensor, Tensor]:
             'whose track_running_stats is True.'
         )
     dtype = torch.promote_types(kernel.dtype, torch.float32)
-    scale = (var.to(dtype) + bn.eps).rsqrt()  # type: ignore[operator]
+    scale = (var.to(dtype) + bn.eps).rsqrt()
     if isinstance(bn.weight, Tensor):  # None where affine=False
         scale = scale * bn.weight.to(dtype)
     bias = -mean.to(dtype) * scale
     if isinstance(bn.bias, Tensor):
         bias = bias + bn.bias.to(dtype)
     return kernel.to(dtype) * scale.reshape(-1, 1, 1, 1), bias
+
+
+class ConvBN(nn.Sequential):
+    """A bias-free convolution and its norm, under the official names `conv` and `bn`."""
+
+    conv: nn.Conv2d
+    bn: _BatchNorm
+
+    def __init__(self, conv: nn.Conv2d, bn: nn.Module) -> None:
+        super().__init__()
+        self.add_module('conv', conv)
+        self.add_module('bn', bn)
 
 
 class RepVGGBlock(nn.Module):
@@ -69,6 +81,11 @@ class RepVGGBlock(nn.Module):
     Raises:
         ValueError: `norm_layer` does not make batch norms, which alone can be folded into a convolution.
     """
+
+    rbr_dense: ConvBN
+    rbr_1x1: ConvBN
+    rbr_identity: nn.Module | None
+    rbr_reparam: nn.Conv2d
 
     def __init__(
         self,
@@ -115,11 +132,8 @@ class RepVGGBlock(nn.Module):
             bias=bias,
         )
 
-    def _conv_bn(self, kernel_size: int, norm_layer: NormLayer) -> nn.Sequential:
-        branch = nn.Sequential()
-        branch.add_module('conv', self._conv(kernel_size))
-        branch.add_module('bn', norm_layer(self.out_channels))
-        return branch
+    def _conv_bn(self, kernel_size: int, norm_layer: NormLayer) -> ConvBN:
+        return ConvBN(self._conv(kernel_size), norm_layer(self.out_channels))
 
     @property
     def deploy(self) -> bool:
@@ -130,8 +144,8 @@ class RepVGGBlock(nn.Module):
         if self.deploy:
             out = self.rbr_reparam(x)
         else:
-            # A 1x1 convolution of stride s is a stride-1 one on every s-th pixel. Written so, because torch's CPU backward
-            # pass of the strided form corrupts memory in channels_last below 16 input channels (torch 2.13 to 2.15).
+            # A 1x1 convolution of stride s is a stride-1 one on every s-th pixel. Written so because on CPUs torch's
+            # backward pass of the strided form corrupts memory, in channels_last below 16 input channels (2.13 to 2.15).
             out = self.rbr_dense(x) + self.rbr_1x1(x[:, :, :: self.stride, :: self.stride])
             if self.rbr_identity is not None:
                 out = out + self.rbr_identity(x)
@@ -143,9 +157,10 @@ class RepVGGBlock(nn.Module):
         Differentiable, so it can also serve a penalty or quantization-aware training. At least float32.
         """
         if self.deploy:
-            return self.rbr_reparam.weight, self.rbr_reparam.bias  # type: ignore[return-value]
-        kernel, bias = fuse_conv_bn(self.rbr_dense.conv.weight, self.rbr_dense.bn)  # type: ignore[arg-type]
-        kernel_1x1, bias_1x1 = fuse_conv_bn(self.rbr_1x1.conv.weight, self.rbr_1x1.bn)  # type: ignore[arg-type]
+            assert self.rbr_reparam.bias is not None  # _conv made it with one
+            return self.rbr_reparam.weight, self.rbr_reparam.bias
+        kernel, bias = fuse_conv_bn(self.rbr_dense.conv.weight, self.rbr_dense.bn)
+        kernel_1x1, bias_1x1 = fuse_conv_bn(self.rbr_1x1.conv.weight, self.rbr_1x1.bn)
         kernel, bias = kernel + F.pad(kernel_1x1, (1, 1, 1, 1)), bias + bias_1x1
         if self.rbr_identity is not None:
             # The identity is a 1x1 convolution in which channel c reads channel c, counted within its group.
@@ -162,7 +177,7 @@ class RepVGGBlock(nn.Module):
             return
         weight = self.rbr_dense.conv.weight
         kernel, bias = self.get_equivalent_kernel_bias()
-        fused = self._conv(3, bias=True).to(device=weight.device, dtype=weight.dtype)  # type: ignore[call-overload]
+        fused = self._conv(3, bias=True).to(device=weight.device, dtype=weight.dtype)
         fused.weight.copy_(kernel)
         fused.bias.copy_(bias)  # type: ignore[union-attr]
         del self.rbr_dense, self.rbr_1x1, self.rbr_identity

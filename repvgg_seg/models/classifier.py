@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor, nn
 
@@ -69,7 +69,7 @@ class RepVGGClassifier(RepVGG):
         Keys: 'main' and, for a train-time RepVGGplus, 'stage1_aux', 'stage2_aux', 'stage3_first_aux'.
         """
         half = len(self.stages[2]) // 2
-        sections = {
+        sections: dict[str, Iterable[nn.Module]] = {
             'stage1_aux': [self.stage0, *self.stages[0]],
             'stage2_aux': self.stages[1],
             'stage3_first_aux': self.stages[2][:half],

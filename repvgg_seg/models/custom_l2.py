@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .block import RepVGGBlock
 
@@ -36,7 +37,8 @@ def _block_l2(block: RepVGGBlock) -> Tensor:
     return outer + ((centre * t3 + kernel_1x1 * t1).square() / norm).sum()
 
 
-def _scale(bn: nn.Module) -> Tensor:
+def _scale(bn: _BatchNorm) -> Tensor:
     """Return gamma / sqrt(var + eps) as (C, 1, 1, 1), detached."""
-    scale = bn.weight / (bn.running_var + bn.eps).sqrt()  # type: ignore[operator]
+    assert bn.running_var is not None  # a block whose norms keep no statistics cannot be built to fuse
+    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
     return scale.detach().reshape(-1, 1, 1, 1)

@@ -47,26 +47,28 @@ class Variant:
 _A, _B, _D = (2, 4, 14, 1), (4, 6, 16, 1), (8, 14, 24, 1)
 _W1, _W2, _W3 = (2, 2, 2, 4), (2.5, 2.5, 2.5, 5), (3, 3, 3, 5)
 
-VARIANTS: Mapping[str, Variant] = MappingProxyType({
-    variant.name: variant
-    for variant in (
-        Variant('RepVGG-A0', _A, (0.75, 0.75, 0.75, 2.5)),
-        Variant('RepVGG-A1', _A, (1, 1, 1, 2.5)),
-        Variant('RepVGG-A2', _A, (1.5, 1.5, 1.5, 2.75)),
-        Variant('RepVGG-B0', _B, (1, 1, 1, 2.5)),
-        Variant('RepVGG-B1', _B, _W1),
-        Variant('RepVGG-B1g2', _B, _W1, groups=2),
-        Variant('RepVGG-B1g4', _B, _W1, groups=4),
-        Variant('RepVGG-B2', _B, _W2),
-        Variant('RepVGG-B2g2', _B, _W2, groups=2),
-        Variant('RepVGG-B2g4', _B, _W2, groups=4),
-        Variant('RepVGG-B3', _B, _W3),
-        Variant('RepVGG-B3g2', _B, _W3, groups=2),
-        Variant('RepVGG-B3g4', _B, _W3, groups=4),
-        Variant('RepVGG-D2se', _D, _W2, se='pre'),
-        Variant('RepVGGplus-L2pse', _D, _W2, se='post', aux_classifiers=True),
-    )
-})
+VARIANTS: Mapping[str, Variant] = MappingProxyType(
+    {
+        variant.name: variant
+        for variant in (
+            Variant('RepVGG-A0', _A, (0.75, 0.75, 0.75, 2.5)),
+            Variant('RepVGG-A1', _A, (1, 1, 1, 2.5)),
+            Variant('RepVGG-A2', _A, (1.5, 1.5, 1.5, 2.75)),
+            Variant('RepVGG-B0', _B, (1, 1, 1, 2.5)),
+            Variant('RepVGG-B1', _B, _W1),
+            Variant('RepVGG-B1g2', _B, _W1, groups=2),
+            Variant('RepVGG-B1g4', _B, _W1, groups=4),
+            Variant('RepVGG-B2', _B, _W2),
+            Variant('RepVGG-B2g2', _B, _W2, groups=2),
+            Variant('RepVGG-B2g4', _B, _W2, groups=4),
+            Variant('RepVGG-B3', _B, _W3),
+            Variant('RepVGG-B3g2', _B, _W3, groups=2),
+            Variant('RepVGG-B3g4', _B, _W3, groups=4),
+            Variant('RepVGG-D2se', _D, _W2, se='pre'),
+            Variant('RepVGGplus-L2pse', _D, _W2, se='post', aux_classifiers=True),
+        )
+    }
+)
 
 
 def get_variant(arch: str | Variant) -> Variant:

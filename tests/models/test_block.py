@@ -11,13 +11,15 @@ from repvgg_seg import RepVGGBlock
 from repvgg_seg.models.block import SEBlock, fuse_conv_bn
 from tests.conftest import randomise, relative
 
-blocks = st.fixed_dictionaries({
-    'channels': st.sampled_from([(8, 8), (8, 16), (4, 12)]),
-    'stride': st.sampled_from([1, 2]),
-    'dilation': st.sampled_from([1, 2, 4]),
-    'groups': st.sampled_from([1, 2, 4]),
-    'se': st.sampled_from([None, 'pre', 'post']),
-})
+blocks = st.fixed_dictionaries(
+    {
+        'channels': st.sampled_from([(8, 8), (8, 16), (4, 12)]),
+        'stride': st.sampled_from([1, 2]),
+        'dilation': st.sampled_from([1, 2, 4]),
+        'groups': st.sampled_from([1, 2, 4]),
+        'se': st.sampled_from([None, 'pre', 'post']),
+    }
+)
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17))
 
 
@@ -36,7 +38,8 @@ def reference(block: RepVGGBlock, x: Tensor) -> Tensor:
     """The three branches as the paper's figure 2 and equation 3 have them, the 1x1 with its own stride."""
     geometry = dict(stride=block.stride, groups=block.groups)
     out = batch_norm(
-        F.conv2d(x, block.rbr_dense.conv.weight, padding=block.dilation, dilation=block.dilation, **geometry), block.rbr_dense.bn
+        F.conv2d(x, block.rbr_dense.conv.weight, padding=block.dilation, dilation=block.dilation, **geometry),
+        block.rbr_dense.bn,
     )
     out = out + batch_norm(F.conv2d(x, block.rbr_1x1.conv.weight, **geometry), block.rbr_1x1.bn)
     if block.in_channels == block.out_channels and block.stride == 1:
@@ -68,7 +71,9 @@ def test_a_block_built_deployed_takes_the_converted_weights(options: dict) -> No
     assert torch.equal(fresh(x), block(x))
 
 
-@pytest.mark.parametrize('norm', [nn.BatchNorm2d, nn.SyncBatchNorm, lambda c: nn.BatchNorm2d(c, affine=False, eps=1e-2)])
+@pytest.mark.parametrize(
+    'norm', [nn.BatchNorm2d, nn.SyncBatchNorm, lambda c: nn.BatchNorm2d(c, affine=False, eps=1e-2)]
+)
 def test_any_batch_norm_fuses(norm) -> None:
     block = randomise(RepVGGBlock(6, 6, norm_layer=norm)).eval()
     x = torch.randn(2, 6, 7, 5)
@@ -134,9 +139,13 @@ def test_a_norm_that_cannot_be_folded_is_refused() -> None:
 
 def test_weights_of_the_other_form_are_refused_by_any_loader() -> None:
     train, deployed = RepVGGBlock(4, 4), RepVGGBlock(4, 4, deploy=True)
-    with pytest.raises(ValueError, match=r'these are train-time weights .* but the model is deployed: convert the checkpoint'):
+    with pytest.raises(
+        ValueError, match=r'these are train-time weights .* but the model is deployed: convert the checkpoint'
+    ):
         deployed.load_state_dict(train.state_dict(), strict=False)
-    with pytest.raises(ValueError, match=r'these are deployed weights .* but the model is train-time: build the model with'):
+    with pytest.raises(
+        ValueError, match=r'these are deployed weights .* but the model is train-time: build the model with'
+    ):
         train.load_state_dict(deployed.state_dict(), strict=False)
 
 

@@ -45,7 +45,7 @@ def test_auxiliary_classifiers_tap_the_official_places() -> None:
 def test_custom_l2_is_the_authors_formula() -> None:
     model = randomise(RepVGGClassifier(TINY_SE, 7)).double()
     expected = 0.0
-    for name, block in model.named_modules():
+    for block in model.modules():
         if hasattr(block, 'rbr_dense'):
             t3, t1 = (b.bn.weight / (b.bn.running_var + b.bn.eps).sqrt() for b in (block.rbr_dense, block.rbr_1x1))
             k3, k1 = block.rbr_dense.conv.weight, block.rbr_1x1.conv.weight

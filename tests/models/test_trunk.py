@@ -11,7 +11,9 @@ from tests.conftest import TINY, TINY_VARIANTS, randomise, relative
 @pytest.mark.parametrize('variant', TINY_VARIANTS, ids=lambda v: v.name)
 @pytest.mark.parametrize('size', [(64, 96), (37, 51), (1, 1), (33, 5)], ids=str)
 def test_deployed_trunk_equals_train_time_trunk(variant, size: tuple) -> None:
-    model = randomise(RepVGG(variant, dilations=(1, 1, (1, 2, 4, 8)[: variant.blocks[2]], 2), strides=(2, 2, 1, 1))).eval()
+    model = randomise(
+        RepVGG(variant, dilations=(1, 1, (1, 2, 4, 8)[: variant.blocks[2]], 2), strides=(2, 2, 1, 1))
+    ).eval()
     x = torch.randn(2, 3, *size)
     with torch.no_grad():
         for result, expected in zip(switch_to_deploy(model)(x), model(x), strict=True):

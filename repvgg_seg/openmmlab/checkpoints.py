@@ -1,0 +1,101 @@
+"""mmengine's checkpoints through our store: nothing in them runs, none is left half written, each must fit.
+
+Importing this module reroutes mmengine for the whole process: its loaders of every scheme (`init_model` of
+mmseg and the runner's resume included), its writing of local files, and the place where weights meet a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import mmengine.runner.checkpoint as theirs
+from mmengine.fileio import LocalBackend, register_backend
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..models.trunk import RepVGG
+from ..weights.dialects import is_segmentor, to_official, unwrap
+from ..weights.pretrained import SCHEME, fitting, resolve
+from ..weights.store import atomic_write, read_checkpoint
+
+
+def _read(file: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+    """Stand in for mmengine's `_safe_torch_load`, which falls back to running the file's pickle.
+
+    `weights_only=False` opts out, for the one call.
+    """
+    checkpoint = read_checkpoint(file, unsafe=weights_only is False, map_location=map_location or 'cpu')
+    # Configs are Python source, and mmengine runs those that it finds in a checkpoint: `config` when it
+    # resumes, `cfg` where an inferencer is given weights alone (give it the config as well).
+    hub = checkpoint.get('message_hub')
+    for holder in (checkpoint.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
+        if isinstance(holder, dict):
+            holder.pop('cfg', None)
+            holder.pop('config', None)
+    return checkpoint
+
+
+def _read_url(url: str, model_dir: None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
+    """Stand in for torch's `load_url`, which runs the file's pickle and does not verify what it downloads."""
+    if model_dir is not None:
+        raise ValueError('downloads go to the cache (XDG_CACHE_HOME): leave model_dir out')
+    return _read(resolve(url), map_location)
+
+
+def load_from_repvgg(filename: str, map_location: Any = None) -> dict[str, Any]:
+    """Load released weights by name for mmengine, under our names."""
+    return {'state_dict': to_official(unwrap(_read(resolve(filename), map_location)))}
+
+
+_load_state_dict = theirs.load_state_dict
+
+
+def _load_checked(
+    module: nn.Module, state_dict: Mapping[str, Tensor], strict: bool = False, logger: Any = None
+) -> None:
+    """Load into a segmentor with our backbone only what fits; mmengine warns and leaves the rest random.
+
+    A model that is built to train may have other classes than the checkpoint, and auxiliary heads of its own.
+
+    Raises:
+        WeightsError: the checkpoint is another network's.
+    """
+    model: Any = module
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    if isinstance(getattr(model, 'backbone', None), RepVGG):
+        tensors = dict(state_dict)
+        if getattr(model, 'train_cfg', None) is not None and is_segmentor(tensors):
+            for key, value in model.state_dict().items():
+                if key.startswith('auxiliary_head.') or '.conv_seg.' in key:
+                    tensors[key] = value
+        fitting(model, tensors)
+    _load_state_dict(module, state_dict, strict, logger)
+
+
+class AtomicLocalBackend(LocalBackend):
+    """Local files written whole or not at all: a run killed while it saves keeps its previous checkpoint."""
+
+    def put(self, obj: bytes, filepath: str | Path) -> None:
+        """Write bytes."""
+        with atomic_write(filepath) as file:
+            file.write(obj)
+
+    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
+        """Write text."""
+        self.put(obj.encode(encoding), filepath)
+
+
+for name, ours in {
+    '_safe_torch_load': _read,
+    'load_url': _read_url,
+    'load_state_dict': _load_checked,
+}.items():
+    if not hasattr(theirs, name):  # else the rerouting would silently do nothing
+        raise ImportError(f'this mmengine has no mmengine.runner.checkpoint.{name}: install onedl-mmengine>=0.10.8')
+    setattr(theirs, name, ours)
+CheckpointLoader.register_scheme(SCHEME, load_from_repvgg, force=True)
+register_backend('local', AtomicLocalBackend, force=True, prefixes='')

@@ -1,0 +1,85 @@
+"""Conversion of a trained segmentor's config and checkpoint into deployed ones that stock mmseg loads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import DATASETS, MODELS
+from mmseg.utils import register_all_modules
+from torch import nn
+
+from ..deploy.convert import convert_segmentor, require_blocks, verify_segmentor, write_deployed
+from ..weights.pretrained import load_weights, resolve
+from ..weights.store import read_checkpoint, write_text
+from .training import find_checkpoint, load_config
+
+# What only training reads: a deployed config is for inference and evaluation.
+TRAINING_KEYS = (
+    'train_dataloader', 'train_pipeline', 'train_cfg', 'optimizer', 'optim_wrapper', 'param_scheduler', 'custom_hooks',
+    'load_from', 'resume', 'sync_bn', 'work_dir',
+)  # fmt: skip
+
+
+def build_segmentor(cfg: Config) -> nn.Module:
+    """Build the segmentor of `cfg` for inference, with random weights.
+
+    Raises:
+        ValueError: the config does not fit the network.
+    """
+    register_all_modules()
+    model = copy.deepcopy(cfg.model)
+    model.backbone.init_cfg = None
+    model.train_cfg = None
+    return MODELS.build(model).eval()
+
+
+def deployed_config(cfg: Config) -> Config:
+    """Return the config of the deployed form of `cfg`: self-contained, without what only training reads."""
+    deployed = copy.deepcopy(cfg)
+    for key in TRAINING_KEYS:
+        deployed.pop(key, None)
+    deployed.model.update(auxiliary_head=None, train_cfg=None)
+    deployed.model.backbone.update(deploy=True, init_cfg=None)
+    return deployed
+
+
+def convert_checkpoint(config: str | Path, checkpoint: str, out_dir: str | Path) -> dict[str, Any]:
+    """Write `deploy.py`, `deploy.pth` and `report.json` for a trained segmentor to `out_dir` and return the report.
+
+    Raises:
+        FileNotFoundError: the config or the checkpoint is not there.
+        ValueError: they don't fit each other, there is no train-time RepVGG block, or the two forms are not equal.
+            Nothing has been written then.
+    """
+    cfg = load_config(config)
+    if cfg.model.backbone.get('deploy'):
+        raise ValueError(f'{config} describes a deployed model already: there is nothing to convert')
+    original = build_segmentor(cfg)
+    require_blocks(original)
+    source = resolve(find_checkpoint(checkpoint))
+    load_weights(original, source)
+    converted = convert_segmentor(original)
+    deviations = verify_segmentor(original, converted)
+
+    # A fresh model must take the weights: the deployed config and the converter cannot disagree.
+    deployed = deployed_config(cfg)
+    build_segmentor(deployed).load_state_dict(converted.state_dict())
+    meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(deployed.pretty_text, folder / 'deploy.py')
+    return write_deployed(folder, original, converted, deviations, model=str(config), source=source, meta=meta)
+
+
+def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any]:
+    """Return classes and palette as plain data: those the checkpoint was trained with, else those of the data set."""
+    meta = checkpoint_meta.get('dataset_meta')
+    if not meta:
+        meta = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
+    return {
+        'classes': [str(name) for name in meta.get('classes') or ()],
+        'palette': [[int(value) for value in colour] for colour in meta.get('palette') or ()],
+    }

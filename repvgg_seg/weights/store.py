@@ -1,0 +1,213 @@
+"""Weight files on disk: read without ever running a pickle, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import re
+import threading
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from .unpickling import allowed_globals
+
+logger = logging.getLogger(__name__)
+
+StrPath = str | os.PathLike[str]
+
+
+class WeightsError(ValueError):
+    """A weight file or name that cannot be used, with its cause and cure in one sentence."""
+
+
+def read_checkpoint(source: StrPath | BinaryIO, *, unsafe: bool = False, map_location: Any = 'cpu') -> dict[str, Any]:
+    """Return the dictionary stored in a torch (.pth) or safetensors file, without running code from it.
+
+    Only tensors, plain containers and what mmengine adds to its training checkpoints are rebuilt; there is no
+    fallback. `unsafe=True` runs whatever the file contains, for this one call, and says so in the log.
+
+    Raises:
+        WeightsError: the file is missing, cut short, not a weight file, or would run code.
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        return _read(source, 'the open file', unsafe, map_location)
+    try:
+        with open(source, 'rb') as file:
+            return _read(file, str(source), unsafe, map_location)
+    except FileNotFoundError:
+        raise WeightsError(f'{source} does not exist: check the path') from None
+    except OSError as error:
+        raise WeightsError(f'{source} cannot be read ({error.strerror or error})') from error
+
+
+def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[str, Any]:
+    head = file.read(512)
+    file.seek(0)
+    text = head.lstrip().lower()
+    if not head:
+        raise WeightsError(f'{name} is empty: copy or download it again')
+    if text.startswith((b'<!doctype', b'<html', b'<head', b'<?xml')):
+        raise WeightsError(f'{name} is a web page, not a weight file: the download went wrong, fetch the file itself')
+    if text.startswith(b'version https://git-lfs'):
+        raise WeightsError(f'{name} is a Git LFS pointer, not the weights: run `git lfs pull` where it comes from')
+    if head[8:9] == b'{':  # eight bytes of length, then a JSON header: safetensors
+        return _read_safetensors(file, name, map_location)
+    if unsafe:
+        logger.warning('%s is loaded with unsafe=True: code inside it runs now', name)
+    try:
+        if unsafe:
+            checkpoint = torch.load(file, map_location=map_location, weights_only=False)
+        else:
+            with _LOCK, torch.serialization.safe_globals(allowed_globals()):
+                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+    except Exception as error:  # a broken file can raise nearly anything: each kind becomes one sentence
+        raise WeightsError(_diagnose(error, head, name)) from error
+    if not isinstance(checkpoint, dict):
+        raise WeightsError(
+            f'{name} holds a {type(checkpoint).__name__}, not a dictionary: save model.state_dict() instead'
+        )
+    return checkpoint
+
+
+def _diagnose(error: Exception, head: bytes, name: str) -> str:
+    forbidden = re.search(r'(?:GLOBAL|global:?) (?:GLOBAL )?([\w.]+)', str(error))
+    if isinstance(error, pickle.UnpicklingError) and forbidden:
+        return (
+            f'{name} asks for the Python object {forbidden[1]}, which could run code: '
+            'save model.state_dict() instead, or read it with unsafe=True if you trust its author'
+        )
+    if 'TorchScript' in str(error):
+        return f'{name} is a TorchScript program, not a weight file: use the state dict that it was made from'
+    if head.startswith((b'PK\x03\x04', b'\x80')):  # a zip archive or a pickle: the right kind of file
+        return f'{name} is damaged, cut short or not written by torch.save: copy or download it again'
+    return f'{name} is not a weight file: expected a torch .pth or a .safetensors file'
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+
+
+# torch's allowlist is one per process, and `safe_globals` takes its entries off again when it leaves.
+_LOCK = threading.Lock()
+
+
+def _read_safetensors(file: BinaryIO, name: str, map_location: Any) -> dict[str, Any]:
+    safetensors = _safetensors(name)
+    try:
+        tensors = safetensors.load(file.read())
+    except Exception as error:  # safetensors.SafetensorError and what its parser raises
+        raise WeightsError(
+            f'{name} is damaged or cut short: copy or download it again ({_first_line(error)})'
+        ) from error
+    return tensors if map_location is None else {key: tensor.to(map_location) for key, tensor in tensors.items()}
+
+
+def _safetensors(name: str) -> Any:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise WeightsError(f'{name} is a safetensors file: install the reader with `pip install safetensors`') from None
+    return safetensors.torch
+
+
+@contextmanager
+def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
+    """Open a temporary file that takes the place of `path` once it is whole and on disk.
+
+    Whatever interrupts the writing, kill -9 included, a file that was at `path` before is still there, whole.
+
+    Raises:
+        WeightsError: the folder cannot be written, or the disk is full.
+    """
+    target = Path(os.path.realpath(path))  # a link keeps pointing at the file it points at
+    if target.exists() and not target.is_file():
+        raise WeightsError(f'{path} is a folder or a device, not a file: name the file to write')
+    temporary = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}.tmp')
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, 'xb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        replace(temporary, target)
+    except OSError as error:
+        raise WeightsError(
+            f'{path} cannot be written ({error.strerror or error}): nothing was changed; '
+            'make room, or choose another folder'
+        ) from error
+    finally:
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:  # the folder itself is unusable, which has been said already
+            logger.debug('could not remove %s', temporary)
+
+
+def replace(temporary: Path, target: Path) -> None:
+    """Rename a whole file to `target` in one step, and make that survive a power cut."""
+    os.replace(temporary, target)
+    if os.name == 'posix':  # Windows cannot open folders
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: StrPath) -> None:
+    """Write a dictionary as a torch file, or as safetensors if `path` ends so, atomically.
+
+    Raises:
+        WeightsError: it cannot be written, or safetensors is asked to hold more than tensors.
+    """
+    if Path(path).suffix == '.safetensors':
+        other = [key for key, value in checkpoint.items() if not isinstance(value, Tensor)]
+        if other:
+            raise WeightsError(
+                f'{path} can hold tensors only, not {", ".join(map(str, other[:3]))}: choose a .pth name'
+            )
+        # Cloned, because safetensors refuses views and tensors that share memory.
+        data = _safetensors(str(path)).save(
+            {k: v.detach().clone().contiguous() for k, v in checkpoint.items()}, {'format': 'pt'}
+        )
+        with atomic_write(path) as file:
+            file.write(data)
+        return
+    with atomic_write(path) as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch's archive writer hides the OSError of a full disk in one
+            raise OSError(_first_line(error.__context__ or error)) from error
+
+
+def write_text(text: str, path: StrPath) -> None:
+    """Write a text file atomically, in UTF-8.
+
+    Raises:
+        WeightsError: it cannot be written.
+    """
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sha256(path: StrPath) -> str:
+    """Return the SHA-256 of a file as 64 hexadecimal digits.
+
+    Raises:
+        WeightsError: the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, 'rb') as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    except OSError as error:
+        raise WeightsError(f'{path} cannot be read ({error.strerror or error})') from error
+    return digest.hexdigest()

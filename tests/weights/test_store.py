@@ -1,0 +1,269 @@
+"""Reading runs no code, and writing leaves a whole file or the one that was there."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from repvgg_seg.weights import store
+from repvgg_seg.weights.store import (
+    WeightsError,
+    atomic_write,
+    read_checkpoint,
+    sha256,
+    write_checkpoint,
+    write_text,
+)
+
+TENSORS = {'a': torch.arange(6.0).reshape(2, 3), 'b': torch.ones(1, dtype=torch.int64)}
+
+
+def same(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
+
+
+@pytest.mark.parametrize('name', ['x.pth', 'x.safetensors', 'new/folder/x.pth'])
+def test_what_is_written_is_read(tmp_path, name):
+    write_checkpoint(TENSORS, tmp_path / name)
+    assert same(read_checkpoint(tmp_path / name), TENSORS)
+    with open(tmp_path / name, 'rb') as file:
+        assert same(read_checkpoint(file), TENSORS)
+
+
+def test_legacy_files_and_numpy_values_are_read(tmp_path):
+    path = tmp_path / 'x.pth'
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=False)
+    assert same(read_checkpoint(path), TENSORS)
+    torch.save({'best': np.float64(78.5), 'curve': np.arange(3, dtype=np.int32)}, path)
+    checkpoint = read_checkpoint(path)
+    assert checkpoint['best'] == 78.5 and checkpoint['curve'].tolist() == [0, 1, 2]
+    # Written again they are the same, and not bound to this package.
+    torch.save(checkpoint, tmp_path / 'again.pth')
+    assert b'repvgg_seg' not in (tmp_path / 'again.pth').read_bytes()
+    assert read_checkpoint(tmp_path / 'again.pth')['curve'].dtype == np.int32
+    assert pickle.dumps(checkpoint['curve']) == pickle.dumps(np.arange(3, dtype=np.int32))
+
+
+@pytest.mark.parametrize('code', ['?', 'b', 'i2', '>i4', 'u8', 'f2', '>f8', 'c16'])
+def test_numpy_numbers_of_every_kind_are_read(tmp_path, code):
+    array = np.array([[1, 0, 3], [4, 5, 6]]).astype(code)
+    torch.save(
+        {'c': array, 'fortran': np.asfortranarray(array), 'empty': array[:0], 'scalar': array[1, 1]},
+        tmp_path / 'x',
+    )
+    found = read_checkpoint(tmp_path / 'x')
+    assert found['c'].dtype == array.dtype.newbyteorder('=') and np.array_equal(found['c'], array)
+    assert np.array_equal(found['fortran'], array) and found['empty'].shape == (0, 3)
+    assert found['scalar'] == array[1, 1] and found['scalar'].dtype == array[1, 1].dtype
+
+
+def test_numpy_arrays_that_claim_more_than_they_hold(tmp_path):
+    array = np.arange(3.0)
+
+    class Overlong:
+        def __reduce__(self):
+            rebuild, args, (version, _, dtype, fortran, data) = array.__reduce__()
+            return rebuild, args, (version, (4,), dtype, fortran, data)
+
+    torch.save({'a': Overlong()}, tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match=r'numpy\.ndarray, which could run code'):
+        read_checkpoint(tmp_path / 'x.pth')
+
+
+def test_safetensors_takes_views_and_shared_memory_but_tensors_only(tmp_path):
+    base = torch.arange(6.0).reshape(2, 3)
+    write_checkpoint({'a': base.T, 'b': base}, tmp_path / 'x.safetensors')
+    assert same(read_checkpoint(tmp_path / 'x.safetensors'), {'a': base.T, 'b': base})
+    with pytest.raises(WeightsError, match=r'tensors only, not meta: choose a \.pth name'):
+        write_checkpoint({'meta': {}}, tmp_path / 'y.safetensors')
+    assert not (tmp_path / 'y.safetensors').exists()
+
+
+@pytest.mark.parametrize(
+    ('kind', 'forbidden'),
+    [
+        ('zip', r'posix\.system'),
+        ('legacy', r'posix\.system'),
+        ('eval', 'eval'),
+        # mmengine's own loader allows the rest.
+        ('getattr', 'getattr'),
+        ('buffer', r'numpy\.ndarray'),
+        ('object', r'numpy\.dtype\.O8'),
+    ],
+)
+def test_code_in_a_file_does_not_run(write_malicious, kind, forbidden):
+    path, marker = write_malicious(kind)
+    with pytest.raises(WeightsError, match=f'asks for the Python object (builtins.)?{forbidden}, which could run code'):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_a_bare_pickle_does_not_run(write_malicious):
+    path, marker = write_malicious('pickle')
+    with pytest.raises(WeightsError, match='damaged, cut short or not written by torch'):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_opting_out_runs_it_once_and_says_so(write_malicious, caplog):
+    path, marker = write_malicious('eval')
+    with caplog.at_level(logging.WARNING):
+        read_checkpoint(path, unsafe=True)
+    assert marker.exists()
+    assert f'{path} is loaded with unsafe=True' in caplog.text
+    marker.unlink()
+    with pytest.raises(WeightsError, match='could run code'):
+        read_checkpoint(path)
+    assert not marker.exists()
+
+
+def test_a_pickled_model_is_refused_by_name(tmp_path):
+    torch.save(nn.Linear(1, 1), tmp_path / 'model.pth')
+    with pytest.raises(WeightsError, match=r'torch\.nn\.modules\.linear\.Linear.*save model\.state_dict\(\) instead'):
+        read_checkpoint(tmp_path / 'model.pth')
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', 'is empty'),
+        (b'\n<!DOCTYPE html><title>Quota exceeded</title>', 'is a web page, not a weight file'),
+        (b'version https://git-lfs.github.com/spec/v1\noid sha256:00\n', 'is a Git LFS pointer'),
+        (b'import torch\n', 'is not a weight file'),
+        (b'\x10\0\0\0\0\0\0\0{"a":{"dtype"', 'is damaged or cut short'),
+    ],
+)
+def test_what_is_no_weight_file(tmp_path, content, message):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize('zipped', [True, False])
+@pytest.mark.parametrize('kept', [0.3, 0.98])
+def test_truncated(tmp_path, zipped, kept):
+    path = tmp_path / 'x.pth'
+    torch.save({'a': torch.zeros(5000)}, path, _use_new_zipfile_serialization=zipped)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
+    with pytest.raises(WeightsError, match='damaged, cut short'):
+        read_checkpoint(path)
+
+
+def test_other_contents(tmp_path):
+    torch.save([torch.ones(1)], tmp_path / 'list.pth')
+    with pytest.raises(WeightsError, match=r'holds a list, not a dictionary'):
+        read_checkpoint(tmp_path / 'list.pth')
+    torch.jit.trace(nn.Linear(1, 1), torch.ones(1, 1)).save(tmp_path / 'script.pth')
+    with pytest.raises(WeightsError, match='is a TorchScript program'):
+        read_checkpoint(tmp_path / 'script.pth')
+    with pytest.raises(WeightsError, match=r'none\.pth does not exist'):
+        read_checkpoint(tmp_path / 'none.pth')
+    with pytest.raises(WeightsError, match=r'cannot be read \(Is a directory\)'):
+        read_checkpoint(tmp_path)
+
+
+# --- writing
+
+
+def full_disk(*args: object) -> None:
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+
+@pytest.mark.parametrize('name', ['x.pth', 'x.safetensors'])
+def test_full_disk_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, name):
+    write_checkpoint(TENSORS, tmp_path / name)
+    monkeypatch.setattr(os, 'fsync', full_disk)
+    with pytest.raises(WeightsError, match=r'cannot be written \(No space left on device\): nothing was changed'):
+        write_checkpoint({'a': torch.zeros(9)}, tmp_path / name)
+    assert same(read_checkpoint(tmp_path / name), TENSORS)
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+def test_full_disk_while_torch_writes(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, path, mode):
+            self.file = open(path, mode)  # noqa: SIM115
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        write = full_disk
+
+    monkeypatch.setattr(store, 'open', Full, raising=False)
+    with pytest.raises(WeightsError, match='cannot be written'):
+        write_checkpoint(TENSORS, tmp_path / 'x.pth')
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_places(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    with pytest.raises(WeightsError, match='cannot be written'):
+        write_checkpoint(TENSORS, tmp_path / 'file' / 'x.pth')
+    for place in (tmp_path, '/dev/null'):
+        with pytest.raises(WeightsError, match='is a folder or a device, not a file'):
+            write_text('x', place)
+    assert Path('/dev/null').is_char_device()
+
+
+def test_an_error_of_the_writer_changes_nothing(tmp_path):
+    path = tmp_path / 'x.txt'
+    write_text('old', path)
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b'new')
+        raise ZeroDivisionError
+    assert path.read_text() == 'old' and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_link_still_points_at_what_was_written(tmp_path):
+    (tmp_path / 'link.txt').symlink_to(tmp_path / 'real.txt')
+    write_text('ä', tmp_path / 'link.txt')
+    assert (tmp_path / 'link.txt').is_symlink()
+    assert (tmp_path / 'real.txt').read_text(encoding='utf-8') == 'ä'
+
+
+def die(path: Path) -> None:
+    with atomic_write(path) as file:
+        file.write(b'half of it')
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_killed_in_the_middle(tmp_path):
+    path = tmp_path / 'x.pth'
+    write_checkpoint(TENSORS, path)
+    child = get_context('fork').Process(target=die, args=(path,))
+    child.start()
+    child.join()
+    assert child.exitcode == -signal.SIGKILL
+    assert same(read_checkpoint(path), TENSORS)
+
+
+def test_sha256(tmp_path):
+    (tmp_path / 'x').write_bytes(b'abc')
+    assert sha256(tmp_path / 'x') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
+    with pytest.raises(WeightsError, match='cannot be read'):
+        sha256(tmp_path / 'none')
+
+
+def test_weights_need_no_openmmlab():
+    code = (
+        'import sys, repvgg_seg.weights.pretrained, repvgg_seg.weights.dialects\n'
+        'sys.exit(any(name.split(".")[0] in ("mmengine", "mmcv", "mmseg", "rich") for name in sys.modules))'
+    )
+    assert subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[2]).returncode == 0
