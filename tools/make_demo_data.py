@@ -11,18 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import NoReturn
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from repvgg_seg.demo import DemoDatasetError, write_demo_dataset
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that reports a wrong option in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f'make_demo_data: {message}.\n')
+from repvgg_seg.cli import command
 
 
 def size(text: str) -> tuple[int, int]:
@@ -33,11 +23,8 @@ def size(text: str) -> tuple[int, int]:
     return int(width), int(height)
 
 
-def parse_args() -> argparse.Namespace:
-    parser = Parser(
-        description='Write a small procedural street data set in the layout of Cityscapes (19 classes). '
-        'The same options give the same bytes; a complete set is left alone, an interrupted one completed.',
-    )
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         '--out',
         type=Path,
@@ -72,30 +59,20 @@ def parse_args() -> argparse.Namespace:
         '--overwrite', action='store_true',
         help='replace a demo set of other parameters; only files that a demo set wrote are ever removed',
     )  # fmt: skip
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def main() -> int:
-    args = parse_args()
-    try:
-        root = write_demo_dataset(
-            args.out, train=args.train, val=args.val, size=args.size, seed=args.seed, workers=args.workers,
-            overwrite=args.overwrite,
-        )  # fmt: skip
-    except DemoDatasetError as error:
-        print(f'make_demo_data: {error}', file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print('make_demo_data: interrupted; the same command completes the set.', file=sys.stderr)
-        return 130
-    except OSError as error:
-        print(
-            f'make_demo_data: cannot write {error.filename or args.out}: {error.strerror}.', file=sys.stderr
-        )
-        return 2
+@command
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    from repvgg_seg.demo import write_demo_dataset
+
+    root = write_demo_dataset(
+        args.out, train=args.train, val=args.val, size=args.size, seed=args.seed, workers=args.workers,
+        overwrite=args.overwrite,
+    )  # fmt: skip
     width, height = args.size
     print(f'{args.train} train and {args.val} val images of {width}x{height} pixels are in {root.resolve()}.')
-    return 0
 
 
 if __name__ == '__main__':

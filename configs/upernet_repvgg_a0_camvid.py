@@ -1,0 +1,14 @@
+# python tools/train.py configs/upernet_repvgg_a0_camvid.py --amp
+_base_ = [
+    '_base_/models/upernet_repvgg.py',
+    '_base_/datasets/camvid.py',
+    '_base_/schedules/adamw_short.py',
+    '_base_/runtime.py',
+]
+model = dict(
+    data_preprocessor=dict(size=(256, 320)),
+    backbone=dict(arch='RepVGG-A0'),
+    decode_head=dict(in_channels=[48, 96, 192, 1280], channels=64, num_classes=11),
+    auxiliary_head=dict(in_channels=192, channels=64, num_classes=11),
+)
+default_hooks = dict(checkpoint=dict(interval=250))

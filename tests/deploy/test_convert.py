@@ -1,0 +1,173 @@
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from repvgg_seg import RepVGG, RepVGGBlock, RepVGGClassifier, switch_to_deploy
+from repvgg_seg.deploy.convert import (
+    VerificationError,
+    convert_checkpoint,
+    convert_segmentor,
+    verify_classifier,
+    verify_segmentor,
+)
+from repvgg_seg.deploy.graph import InferenceGraph
+from tests.conftest import TINY, TINY_PLUS, TINY_SE, randomise
+
+
+class Head(nn.Module):
+    """As much of an mmseg decode head as the inference graph reads."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, classes, 1)
+        self.align_corners = False
+        self.threshold = 0.3
+
+    def forward(self, maps: tuple) -> torch.Tensor:
+        return self.conv(maps[-1])
+
+
+class Preprocessor(nn.Module):
+    def __init__(self, bgr_to_rgb: bool = True, normalise: bool = True) -> None:
+        super().__init__()
+        self._channel_conversion, self._enable_normalize = bgr_to_rgb, normalise
+        if normalise:
+            self.register_buffer('mean', torch.tensor([123.675, 116.28, 103.53]).view(-1, 1, 1), False)
+            self.register_buffer('std', torch.tensor([58.395, 57.12, 57.375]).view(-1, 1, 1), False)
+
+
+class Segmentor(nn.Module):
+    def __init__(self, variant=TINY, classes: int = 5, **preprocessing) -> None:
+        super().__init__()
+        self.data_preprocessor = Preprocessor(**preprocessing)
+        self.backbone = RepVGG(variant)
+        self.decode_head = Head(variant.channels[-1], classes)
+        self.auxiliary_head = Head(variant.channels[-2], classes)
+
+
+def images(height: int = 33, width: int = 47) -> torch.Tensor:
+    return torch.randint(0, 256, (2, height, width, 3), dtype=torch.uint8)
+
+
+def test_a_model_without_repvgg_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match='Sequential contains no RepVGG block: there is nothing to convert'):
+        switch_to_deploy(nn.Sequential(nn.Conv2d(3, 3, 3)))
+
+
+def test_the_original_is_left_alone_unless_inplace() -> None:
+    model = RepVGG(TINY)
+    converted = switch_to_deploy(model)
+    assert model.training and not model.stage0.deploy
+    assert not converted.training and converted.stage0.deploy
+    assert switch_to_deploy(model, inplace=True) is model and model.stage0.deploy
+
+
+def test_blocks_inside_any_module_are_found() -> None:
+    model = nn.ModuleDict({'a': nn.Sequential(RepVGGBlock(4, 4), nn.Conv2d(4, 4, 1)), 'b': RepVGG(TINY_SE)})
+    assert all(m.deploy for m in switch_to_deploy(model).modules() if isinstance(m, RepVGGBlock))
+
+
+def test_a_deployed_model_can_be_converted_again() -> None:
+    once = switch_to_deploy(randomise(RepVGG(TINY)))
+    twice = switch_to_deploy(once)
+    assert all(torch.equal(a, b) for a, b in zip(once.state_dict().values(), twice.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize('variant', [TINY, TINY_SE, TINY_PLUS], ids=lambda v: v.name)
+def test_a_converted_segmentor_verifies_and_has_no_auxiliary_head(variant) -> None:
+    segmentor = randomise(Segmentor(variant))
+    converted = convert_segmentor(segmentor)
+    assert not hasattr(converted, 'auxiliary_head') and hasattr(segmentor, 'auxiliary_head')
+    deviations = verify_segmentor(segmentor, converted)
+    assert [d.check for d in deviations] == ['algebra', 'algebra', 'weights', 'weights', 'float32', 'float32']
+    assert max(d.max_rel for d in deviations if d.check == 'algebra') < 1e-12
+    assert max(d.max_rel for d in deviations if d.check == 'weights') < 1e-6
+    assert max(d.max_rel for d in deviations) < 1e-5
+    assert min(d.agreement for d in deviations) > 0.999
+
+
+def test_verification_refuses_a_conversion_that_is_a_little_wrong() -> None:
+    segmentor = randomise(Segmentor())
+    converted = convert_segmentor(segmentor)
+    with torch.no_grad():
+        converted.backbone.stage2[0].rbr_reparam.weight *= 1.001
+    with pytest.raises(
+        VerificationError,
+        match=r"check 'weights', input 128x256.*where 1e-05 is allowed.*Nothing was written",
+    ):
+        verify_segmentor(segmentor, converted)
+
+
+def test_verification_refuses_values_that_are_not_finite() -> None:
+    model = randomise(RepVGGClassifier(TINY, 5))
+    with torch.no_grad():
+        model.stage1[0].rbr_dense.conv.weight[0, 0] = float('nan')
+    with pytest.raises(
+        VerificationError, match=r'deviation is nan, .* Check the checkpoint for NaN or infinite values'
+    ):
+        verify_classifier(model, switch_to_deploy(model))
+
+
+@pytest.mark.parametrize('bgr_to_rgb', [True, False])
+@pytest.mark.parametrize('normalise', [True, False])
+def test_the_graph_normalises_as_the_preprocessor_does(bgr_to_rgb: bool, normalise: bool) -> None:
+    segmentor = randomise(Segmentor(bgr_to_rgb=bgr_to_rgb, normalise=normalise)).eval()
+    rgb = images()
+    x = rgb.permute(0, 3, 1, 2).float()
+    x = x if bgr_to_rgb else x[:, [2, 1, 0]]  # mmseg reads BGR and swaps only if told to
+    if normalise:
+        x = (x - segmentor.data_preprocessor.mean) / segmentor.data_preprocessor.std
+    logits = nn.functional.interpolate(
+        segmentor.decode_head(segmentor.backbone(x)), size=(33, 47), mode='bilinear', align_corners=False
+    )
+    graph = InferenceGraph(segmentor)
+    with torch.no_grad():
+        assert torch.allclose(graph.logits(rgb), logits, atol=1e-5)
+        assert torch.equal(graph(rgb), logits.argmax(1).to(torch.uint8))
+
+
+@pytest.mark.parametrize(('classes', 'dtype'), [(5, torch.uint8), (256, torch.uint8), (300, torch.uint16)])
+def test_class_maps_have_room_for_all_classes(classes: int, dtype: torch.dtype) -> None:
+    assert InferenceGraph(Segmentor(classes=classes).eval())(images()).dtype == dtype
+
+
+def test_a_sigmoid_head_tells_two_classes_apart_by_its_threshold() -> None:
+    graph = InferenceGraph(Segmentor(classes=1).eval())
+    logits = torch.tensor([-2.0, -0.8, 0.5]).reshape(1, 1, 1, 3)  # sigmoid 0.12, 0.31, 0.62
+    assert graph.classes(logits).tolist() == [[[0, 1, 1]]]
+
+
+def test_the_graph_refuses_what_is_not_a_segmentor() -> None:
+    with pytest.raises(
+        ValueError, match='RepVGG is no segmentor with a data preprocessor, a backbone and one decode head'
+    ):
+        InferenceGraph(RepVGG(TINY))
+
+
+def test_a_classifier_checkpoint_becomes_a_verified_deployed_one(tmp_path) -> None:
+    model = randomise(RepVGGClassifier('RepVGG-A0', 10)).eval()
+    torch.save({'state_dict': {f'module.{k}': v for k, v in model.state_dict().items()}}, tmp_path / 'a0.pth')
+    report = convert_checkpoint('RepVGG-A0', str(tmp_path / 'a0.pth'), tmp_path / 'out')
+    assert report == json.loads((tmp_path / 'out/report.json').read_text())
+    assert report['parameters'] == {
+        'train': sum(p.numel() for p in model.parameters()),
+        'deploy': sum(p.numel() for p in switch_to_deploy(model).parameters()),
+    }
+    checkpoint = torch.load(tmp_path / 'out/deploy.pth', weights_only=True)
+    fresh = RepVGGClassifier(checkpoint['meta']['arch'], checkpoint['meta']['num_classes'], deploy=True).eval()
+    fresh.load_state_dict(checkpoint['state_dict'])
+    x = torch.randn(1, 3, 45, 70)
+    with torch.no_grad():
+        assert torch.allclose(fresh(x), model(x), atol=1e-4)
+
+
+def test_a_failed_verification_writes_nothing(tmp_path) -> None:
+    model = RepVGGClassifier('RepVGG-A0', 10)
+    with torch.no_grad():
+        model.stage1[0].rbr_dense.bn.running_var.fill_(-1)  # no square root: NaN
+    torch.save(model.state_dict(), tmp_path / 'a0.pth')
+    with pytest.raises(ValueError, match='NaN'):
+        convert_checkpoint('RepVGG-A0', str(tmp_path / 'a0.pth'), tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,71 @@
+"""Evaluate a segmentor, and with --deploy also its converted form.
+
+    python tools/test.py configs/pspnet_repvgg_a0_demo.py work_dirs/pspnet_repvgg_a0_demo --deploy --show-dir overlays
+
+CHECKPOINT is a file or a work directory, which stands for its best checkpoint or else its latest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from repvgg_seg.cli import command
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    from mmengine.config import DictAction
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file or work directory')
+    parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='convert the whole segmentor, verify it, evaluate both forms and print their difference',
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: six scales, flipped and not')
+    parser.add_argument('--out', metavar='DIR', help='write the predicted masks as PNG files of class indices')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the ground truth')
+    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how processes were started',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='change config values, e.g. data_root=DIR',
+    )
+    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # of torch.distributed.launch
+    return parser.parse_args(argv)
+
+
+@command
+def main(argv: list[str] | None = None) -> None:
+    args = parse_args(argv)
+    from repvgg_seg.openmmlab.evaluation import evaluate, format_table
+    from repvgg_seg.openmmlab.training import load_config
+
+    results = evaluate(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        deploy=args.deploy,
+        tta=args.tta,
+        out_dir=args.out,
+        show_dir=args.show_dir,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+    )
+    if results:  # only the first process of several has them
+        print(format_table(results))
+        if args.show_dir:
+            print(f'overlays: {args.show_dir}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())
