@@ -6,11 +6,11 @@ _base_ = [
     '_base_/runtime.py',
 ]
 data_root = 'data/demo'
-crop_size = (256, 512)  # (H, W)
+crop_size = (256, 256)  # (H, W)
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(512, 256), ratio_range=(0.75, 1.5), keep_ratio=True),
+    dict(type='RandomResize', scale=(512, 256), ratio_range=(1.0, 1.5), keep_ratio=True),
     dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
     dict(type='PhotoMetricDistortion'),
@@ -31,10 +31,11 @@ model = dict(
     decode_head=dict(in_channels=1280, channels=128),
     auxiliary_head=dict(in_channels=192, channels=64),
 )
-max_iters = 400
+max_iters = 250
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, begin=0, end=50, by_epoch=False),
     dict(type='PolyLR', eta_min=1e-6, power=0.9, begin=50, end=max_iters, by_epoch=False),
 ]
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(logger=dict(interval=20), checkpoint=dict(interval=100))

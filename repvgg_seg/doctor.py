@@ -313,9 +313,10 @@ def _versions(installed: Mapping[str, Distribution]) -> Iterator[tuple[str, str]
 
 
 def _devices() -> Iterator[tuple[str, str]]:
-    model, features = _cpu()
+    model, features = cpu()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    yield 'CPU', f'{model}, {usable} of {os.cpu_count()} cores, {features}'
+    bf16 = '' if cpu_has_bfloat16() else 'no bf16: there --amp trains in float32'
+    yield 'CPU', ', '.join(filter(None, [model, f'{usable} of {os.cpu_count()} cores', *features, bf16]))
     torch = sys.modules.get('torch')
     if torch is None or not hasattr(torch, 'cuda'):
         return
@@ -330,8 +331,8 @@ def _devices() -> Iterator[tuple[str, str]]:
     yield 'MPS', 'yes' if torch.backends.mps.is_available() else 'no'
 
 
-def _cpu() -> tuple[str, str]:
-    """(model, low-precision instructions)."""
+def cpu() -> tuple[str, list[str]]:
+    """(model, those of its instruction sets that make bf16 and int8 fast)."""
     try:
         text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
     except OSError:
@@ -339,14 +340,16 @@ def _cpu() -> tuple[str, str]:
         if sys.platform == 'darwin':
             command = ['sysctl', '-n', 'machdep.cpu.brand_string']
             name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        return name or platform.processor() or platform.machine(), 'instruction sets unknown'
+        return name or platform.processor() or platform.machine(), []
     model = re.search(r'^model name\s*: (.*)$', text, re.MULTILINE)
     flags = re.search(r'^(?:flags|Features)\s*: (.*)$', text, re.MULTILINE)
     known = set(flags[1].split()) if flags else set()
-    low = [flag for flag in _LOW_PRECISION if flag in known]
-    if not any('bf16' in flag for flag in low):
-        low.append('no bf16: on the CPU mixed precision is far slower than float32')
-    return model[1] if model else platform.machine(), ' '.join(low)
+    return model[1] if model else platform.machine(), [flag for flag in _LOW_PRECISION if flag in known]
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU is known to multiply bfloat16 in hardware; emulated, it is far slower than float32."""
+    return any('bf16' in flag for flag in cpu()[1])
 
 
 def _opencv(installed: Mapping[str, Distribution]) -> str:

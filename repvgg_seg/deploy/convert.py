@@ -21,9 +21,8 @@ from .. import __version__
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
-from ..weights.dialects import to_official, unwrap
-from ..weights.pretrained import load_weights, resolve
-from ..weights.store import read_checkpoint, sha256, write_checkpoint, write_text
+from ..weights.pretrained import load_weights, read_weights, resolve
+from ..weights.store import sha256, write_checkpoint, write_text
 from .graph import InferenceGraph
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -199,7 +198,10 @@ def convert_checkpoint(arch: str, source: str | Path, out_dir: str | Path) -> di
     """
     get_variant(arch)
     path = resolve(source)
-    num_classes = to_official(unwrap(read_checkpoint(path)))['linear.weight'].shape[0]
+    weights = read_weights(path)
+    if 'linear.weight' not in weights:
+        raise ValueError(f'{path} has no classifier (linear.weight): convert a trunk in Python with switch_to_deploy')
+    num_classes = weights['linear.weight'].shape[0]
     original = load_weights(RepVGGClassifier(arch, num_classes), path).eval()
     converted = switch_to_deploy(original)
     deviations = verify_classifier(original, converted)

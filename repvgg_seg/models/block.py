@@ -144,8 +144,8 @@ class RepVGGBlock(nn.Module):
         if self.deploy:
             out = self.rbr_reparam(x)
         else:
-            # A 1x1 convolution of stride s is a stride-1 one on every s-th pixel. Written so because on CPUs torch's
-            # backward pass of the strided form corrupts memory, in channels_last below 16 input channels (2.13 to 2.15).
+            # A 1x1 convolution of stride s is a stride-1 one on every s-th pixel. Written so because, on CPUs, torch's
+            # backward pass of the strided form corrupts memory: in channels_last, below 16 input channels (to 2.15).
             out = self.rbr_dense(x) + self.rbr_1x1(x[:, :, :: self.stride, :: self.stride])
             if self.rbr_identity is not None:
                 out = out + self.rbr_identity(x)

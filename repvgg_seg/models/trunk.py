@@ -20,8 +20,9 @@ class RepVGG(nn.Module):
     """RepVGG without its classifier: (N, in_channels, H, W) -> tuple of (N, C_i, H_i, W_i), one map per out index.
 
     `arch` names a row of VARIANTS (or is a Variant); C_i is `VARIANTS[arch].channels[i + 1]`. Index 0 is the first
-    stage after the stem, at 1/4 of the input with the default strides; stages beyond the last out index are not built. `strides` belong to the first block of each stage. Each entry of `dilations` is one dilation for all 3x3
-    convolutions of its stage or one per block. `with_cp` recomputes each block in the backward pass, which saves memory.
+    stage after the stem, at 1/4 of the input with the default strides; stages beyond the last out index are not built.
+    `strides` belong to the first block of each stage. Each of `dilations` is one dilation for all 3x3 convolutions of
+    its stage or one per block. `with_cp` recomputes each block in the backward pass, which saves memory.
 
     Raises:
         ValueError: unknown `arch`, or an argument whose length or values do not fit it.

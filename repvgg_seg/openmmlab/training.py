@@ -18,6 +18,8 @@ from mmengine.runner import Runner
 from mmseg.registry import HOOKS, OPTIM_WRAPPERS
 from torch import nn
 
+from ..doctor import cpu_has_bfloat16
+
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
@@ -95,11 +97,6 @@ def _use_mixed_precision(cfg: Config) -> None:
             logger='current',
             level=logging.WARNING,
         )
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 in hardware."""
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def check_data(cfg: Config, *loaders: str) -> None:

@@ -237,6 +237,14 @@ def test_a_link_still_points_at_what_was_written(tmp_path):
     assert (tmp_path / 'real.txt').read_text(encoding='utf-8') == 'ä'
 
 
+def test_who_reads_the_old_file_keeps_reading_it(tmp_path):
+    path = tmp_path / 'x.txt'
+    write_text('old', path)
+    with open(path) as reader:
+        write_text('new', path)
+        assert reader.read() == 'old' and path.read_text() == 'new'
+
+
 def die(path: Path) -> None:
     with atomic_write(path) as file:
         file.write(b'half of it')

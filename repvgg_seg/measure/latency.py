@@ -1,0 +1,51 @@
+"""Latency of several callables in one run, interleaved so that a drifting machine slows all of them alike."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latencies of one callable, in milliseconds."""
+
+    p50_ms: float
+    p95_ms: float
+    runs: int
+
+
+def measure_latency(
+    candidates: Mapping[str, Callable[[], object]], *, runs: int = 10, warmup: int = 2
+) -> dict[str, Latency]:
+    """Time `candidates` in turn, A B A B …, `runs` rounds after `warmup` rounds that are not counted.
+
+    Each call ends with a synchronisation of the GPU, if there is one. A progress bar is drawn on stderr.
+
+    Raises:
+        ValueError: there are no candidates or no runs.
+    """
+    if not candidates or runs < 1:
+        raise ValueError('measure_latency needs at least one candidate and one run')
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for round_ in track(range(warmup + runs), 'timing', console=Console(stderr=True), transient=True):
+        for name, candidate in candidates.items():
+            start = time.perf_counter()
+            candidate()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if round_ >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return {name: _summary(values) for name, values in seconds.items()}
+
+
+def _summary(seconds: list[float]) -> Latency:
+    ordered = sorted(seconds)
+    p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
+    return Latency(1e3 * statistics.median(ordered), 1e3 * p95, len(ordered))
