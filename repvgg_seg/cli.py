@@ -9,8 +9,6 @@ from collections.abc import Callable
 
 from .doctor import check_distributions
 
-# What a wrong argument, file, config value or installation raises. Anything else keeps its traceback.
-USER_ERRORS = (ValueError, OSError, ImportError, KeyError, TypeError)
 TRACEBACK_VARIABLE = 'REPVGG_SEG_TRACEBACK'
 
 
@@ -29,10 +27,12 @@ def command(main: Callable[[list[str] | None], None]) -> Callable[..., int]:
         except KeyboardInterrupt:
             sys.stderr.write('\ninterrupted\n')
             return 130
-        except USER_ERRORS as error:
+        except Exception as error:
             if os.environ.get(TRACEBACK_VARIABLE):
                 raise
             message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+            if 'Original Traceback' in message:  # of a data loader's worker: its last line is the error
+                message = message.strip().splitlines()[-1]
             sentence = ' '.join(message.split()) or type(error).__name__
             # Ours and the system's say what is wrong; other libraries' may need the place as well.
             hint = '' if isinstance(error, (ValueError, OSError)) else f' ({TRACEBACK_VARIABLE}=1 shows where)'

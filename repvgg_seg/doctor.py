@@ -298,6 +298,13 @@ def _pair_cure() -> str:
 # ---- the report
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those that decide its results, as far as they are installed."""
+    installed = _installed()
+    names = (_OURS, 'torch', *(ours for ours, _ in _FAMILIES.values()))
+    return {name: installed[name].version for name in names if name in installed}
+
+
 def _versions(installed: Mapping[str, Distribution]) -> Iterator[tuple[str, str]]:
     yield 'python', f'{platform.python_version()} ({sys.executable})'
     yield 'platform', platform.platform()

@@ -191,6 +191,50 @@ def test_missing_data(capsys, repo, tmp_path) -> None:
     assert 'make_demo_data.py' in said and not (tmp_path / 'w').exists()
 
 
+def test_cityscapes_without_train_ids_says_how_they_are_made(capsys, tiny_config, demo_data, tmp_path) -> None:
+    shutil.copytree(demo_data, tmp_path / 'data')
+    for mask in (tmp_path / 'data').rglob('*_labelTrainIds.png'):
+        mask.unlink()
+    argv = [tiny_config, '--work-dir', tmp_path / 'w', '--cfg-options', f'data_root={tmp_path / "data"}']
+    said = fails(capsys, 'train', *argv)
+    assert 'holds no *_gtFine_labelTrainIds.png (made from the polygons by csCreateTrainIdLabelImgs' in said
+    assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('model = dict(\n', r'line 1: .* was never closed'),
+        ('a = 1\n', 'is not the config of a segmentor: it has no model.backbone'),
+    ],
+)
+def test_a_config_that_is_none(capsys, tmp_path, text: str, message: str) -> None:
+    (tmp_path / 'config.py').write_text(text)
+    for name, *argv in (['train'], ['test', 'x.pth'], ['convert_deploy', 'x.pth', tmp_path / 'out']):
+        assert re.search(message, fails(capsys, name, tmp_path / 'config.py', *argv))
+
+
+def test_a_misspelt_option_is_refused(capsys, tiny_config) -> None:
+    said = fails(capsys, 'train', tiny_config, '--cfg-options', 'trian_cfg.max_iters=1')
+    assert "has no 'trian_cfg' to change: did you mean 'train_cfg'?" in said
+
+
+def test_processes_that_nobody_started(capsys, tiny_config, tmp_path, monkeypatch) -> None:
+    monkeypatch.delenv('RANK', raising=False)
+    said = fails(capsys, 'train', tiny_config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'w')
+    assert '--launcher pytorch is for processes that torchrun started' in said
+
+
+def test_what_was_loaded_before_training_is_not_what_is_evaluated(tiny_config, trained, tmp_path, capsys) -> None:
+    config = tmp_path / 'finetuned.py'
+    config.write_text(f"_base_ = ['{tiny_config}']\nload_from = '{tmp_path / 'gone.pth'}'\nresume = True\n")
+    tables = []
+    for path in (tiny_config, config):
+        assert tool('test')([str(path), str(trained), '--work-dir', str(tmp_path / 'w')]) == 0
+        tables.append(re.search('mIoU.*', capsys.readouterr().out.split('train-time')[-1])[0])
+    assert tables[0] == tables[1]
+
+
 def test_missing_config_and_checkpoint(capsys, tiny_config, trained, tmp_path) -> None:
     assert 'there is no config nowhere.py' in fails(capsys, 'train', 'nowhere.py')
     assert 'there is no config nowhere.py' in fails(capsys, 'convert_deploy', 'nowhere.py', trained, tmp_path / 'out')
@@ -200,7 +244,7 @@ def test_missing_config_and_checkpoint(capsys, tiny_config, trained, tmp_path) -
     assert 'holds no checkpoint' in fails(capsys, 'convert_deploy', tiny_config, tmp_path / 'empty', tmp_path / 'out')
     said = fails(capsys, 'train', tiny_config, '--work-dir', tmp_path / 'w', '--resume', tmp_path / 'gone.pth')
     assert 'there is no checkpoint' in said
-    assert not (tmp_path / 'out').exists()
+    assert not (tmp_path / 'out').exists() and not (tmp_path / 'w').exists()
 
 
 def test_unknown_arch(capsys, tiny_config, trained, tmp_path) -> None:
@@ -213,7 +257,7 @@ def test_unknown_arch(capsys, tiny_config, trained, tmp_path) -> None:
         '--cfg-options',
         'model.backbone.arch=RepVGG-Z1',
     )
-    assert "unknown arch 'RepVGG-Z1'" in said
+    assert "unknown arch 'RepVGG-Z1'" in said and not (tmp_path / 'w').exists()
     assert "unknown arch 'RepVGG-Z1'" in fails(capsys, 'convert_deploy', 'RepVGG-Z1', latest(trained), tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
@@ -288,6 +332,10 @@ def test_a_moved_work_directory_still_finds_its_latest_checkpoint(trained, tmp_p
     for best in (tmp_path / 'work').glob('best_*'):
         best.unlink()
     assert find_checkpoint(tmp_path / 'work') == str(tmp_path / 'work/iter_4.pth')
+    (tmp_path / 'work/best_mIoU_iter_400.pth').touch()  # of an earlier, longer run
+    assert find_checkpoint(tmp_path / 'work') == str(tmp_path / 'work/iter_4.pth')
+    (tmp_path / 'work/best_mIoU_iter_2.pth').touch()
+    assert find_checkpoint(tmp_path / 'work') == str(tmp_path / 'work/best_mIoU_iter_2.pth')
 
 
 @pytest.mark.parametrize('name', ['train', 'test', 'convert_deploy', 'make_demo_data'])

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from .. import __version__
+from ..doctor import versions
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
@@ -206,10 +206,22 @@ def convert_checkpoint(arch: str, source: str | Path, out_dir: str | Path) -> di
     converted = switch_to_deploy(original)
     deviations = verify_classifier(original, converted)
     RepVGGClassifier(arch, num_classes, deploy=True).load_state_dict(converted.state_dict())
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out_dir)
     meta = {'arch': arch, 'num_classes': num_classes}
     return write_deployed(folder, original, converted, deviations, model=arch, source=path, meta=meta)
+
+
+def make_folder(path: str | Path) -> Path:
+    """Make the folder `path` if need be and return it.
+
+    Raises:
+        ValueError: it cannot be made.
+    """
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f'{path} cannot be made a folder ({error.strerror}): choose another') from error
+    return Path(path)
 
 
 def write_deployed(
@@ -235,11 +247,7 @@ def write_deployed(
         },
         'verification': [asdict(deviation) for deviation in deviations],
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'versions': {
-            'repvgg_seg': __version__,
-            'torch': torch.__version__,
-            'python': platform.python_version(),
-        },
+        'versions': {'python': platform.python_version(), **versions()},
     }
     write_text(json.dumps(report, indent=2) + '\n', folder / 'report.json')
     return report

@@ -29,9 +29,13 @@ class InferenceGraph(nn.Module):
         preprocessor: Any = getattr(segmentor, 'data_preprocessor', None)
         if not isinstance(head, nn.Module) or isinstance(head, nn.ModuleList) or preprocessor is None:
             raise ValueError(
-                f'{type(segmentor).__name__} is no segmentor with a data preprocessor, a backbone and one decode head'
+                f'{type(segmentor).__name__} is no segmentor with a data preprocessor, a backbone and one decode head; '
+                'cascaded heads are not supported'
             )
-        self.backbone: nn.Module = segmentor.backbone  # type: ignore[assignment]
+        backbone: Any = segmentor.backbone
+        self.backbone: nn.Module = backbone
+        if (channels := backbone.stage0.in_channels) != 3:
+            raise ValueError(f'the inference graph takes RGB images, but this backbone has {channels} input channels')
         self.neck: nn.Module = getattr(segmentor, 'neck', None) or nn.Identity()
         self.decode_head = head
         self.align_corners = bool(head.align_corners)

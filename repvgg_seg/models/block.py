@@ -79,7 +79,8 @@ class RepVGGBlock(nn.Module):
     the one convolution `rbr_reparam`. `se='pre'` gates before the ReLU (RepVGG-D2se), `'post'` after (RepVGGplus).
 
     Raises:
-        ValueError: `norm_layer` does not make batch norms, which alone can be folded into a convolution.
+        ValueError: `norm_layer` does not make batch norms with running statistics, which alone can be folded into a
+            convolution, or another argument makes no block.
     """
 
     rbr_dense: ConvBN
@@ -101,10 +102,18 @@ class RepVGGBlock(nn.Module):
         norm_layer: NormLayer = nn.BatchNorm2d,
     ) -> None:
         super().__init__()
+        if min(in_channels, out_channels, stride, dilation, groups) < 1:
+            raise ValueError(
+                'channels, stride, dilation and groups must be positive; got '
+                f'channels {in_channels} and {out_channels}, stride {stride}, dilation {dilation}, groups {groups}'
+            )
+        if se not in (None, 'pre', 'post'):
+            raise ValueError(f"se must be None, 'pre' or 'post'; got {se!r}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.stride, self.dilation, self.groups = stride, dilation, groups
-        self.se = SEBlock(out_channels, out_channels // se_ratio) if se == 'pre' else nn.Identity()
-        self.post_se = SEBlock(out_channels, out_channels // se_ratio) if se == 'post' else nn.Identity()
+        squeezed = max(1, out_channels // se_ratio)
+        self.se = SEBlock(out_channels, squeezed) if se == 'pre' else nn.Identity()
+        self.post_se = SEBlock(out_channels, squeezed) if se == 'post' else nn.Identity()
         self.nonlinearity = nn.ReLU()
         if deploy:
             self.rbr_reparam = self._conv(3, bias=True)
@@ -112,10 +121,12 @@ class RepVGGBlock(nn.Module):
         self.rbr_dense = self._conv_bn(3, norm_layer)
         self.rbr_1x1 = self._conv_bn(1, norm_layer)
         self.rbr_identity = norm_layer(in_channels) if in_channels == out_channels and stride == 1 else None
-        if not isinstance(self.rbr_dense.bn, _BatchNorm):
+        norm = self.rbr_dense.bn
+        if not isinstance(norm, _BatchNorm) or norm.running_mean is None:
+            lacks = ' without running statistics' if isinstance(norm, _BatchNorm) else ''
             raise ValueError(
-                f'{type(self.rbr_dense.bn).__name__} cannot be folded into a convolution: '
-                'RepVGG needs a batch norm (BN, SyncBN, ...)'
+                f'{type(norm).__name__}{lacks} cannot be folded into a convolution: '
+                'RepVGG needs a batch norm (BN, SyncBN, ...) that tracks them'
             )
 
     def _conv(self, kernel_size: int, bias: bool = False) -> nn.Conv2d:
@@ -178,6 +189,9 @@ class RepVGGBlock(nn.Module):
         weight = self.rbr_dense.conv.weight
         kernel, bias = self.get_equivalent_kernel_bias()
         fused = self._conv(3, bias=True).to(device=weight.device, dtype=weight.dtype)
+        if weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous():
+            fused = fused.to(memory_format=torch.channels_last)
+        fused.requires_grad_(weight.requires_grad)
         fused.weight.copy_(kernel)
         fused.bias.copy_(bias)  # type: ignore[union-attr]
         del self.rbr_dense, self.rbr_1x1, self.rbr_identity

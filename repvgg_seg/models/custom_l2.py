@@ -39,6 +39,7 @@ def _block_l2(block: RepVGGBlock) -> Tensor:
 
 def _scale(bn: _BatchNorm) -> Tensor:
     """Return gamma / sqrt(var + eps) as (C, 1, 1, 1), detached."""
-    assert bn.running_var is not None  # a block whose norms keep no statistics cannot be built to fuse
-    scale = bn.weight / (bn.running_var + bn.eps).sqrt()
+    assert bn.running_var is not None  # RepVGGBlock refuses norms without
+    scale = (bn.running_var + bn.eps).rsqrt()
+    scale = scale if bn.weight is None else scale * bn.weight
     return scale.detach().reshape(-1, 1, 1, 1)

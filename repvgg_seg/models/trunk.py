@@ -44,10 +44,11 @@ class RepVGG(nn.Module):
         self.variant = variant = get_variant(arch)
         self.out_indices = _checked_out_indices(out_indices)
         self.with_cp = with_cp
-        if len(strides) != 4 or not set(strides) <= {1, 2}:
-            raise ValueError(f'strides must be four values of 1 or 2, one per stage; got {tuple(strides)}')
-        if len(dilations) != 4:
-            raise ValueError(f'dilations must have four entries, one per stage; got {tuple(dilations)}')
+        if isinstance(strides, int) or len(strides) != 4 or not set(strides) <= {1, 2}:
+            raise ValueError(f'strides must be four values of 1 or 2, one per stage; got {strides}')
+        if isinstance(dilations, int) or len(dilations) != 4:
+            raise ValueError(f'dilations must have four entries, one per stage; got {dilations}')
+        per_block = [_per_block(*args) for args in zip(dilations, variant.blocks, (1, 2, 3, 4), strict=True)]
 
         def block(in_channels: int, out_channels: int, stride: int, dilation: int = 1, groups: int = 1) -> RepVGGBlock:
             return RepVGGBlock(
@@ -67,8 +68,7 @@ class RepVGG(nn.Module):
         layer = 0  # blocks after the stem so far, over all stages: the even ones are grouped
         for index in range(self.out_indices[-1] + 1):
             stage = nn.Sequential()
-            per_block = _per_block(dilations[index], variant.blocks[index], stage=index + 1)
-            for position, dilation in enumerate(per_block):
+            for position, dilation in enumerate(per_block[index]):
                 layer += 1
                 first = position == 0
                 stage.append(
@@ -136,6 +136,8 @@ def _checked_out_indices(out_indices: Sequence[int]) -> tuple[int, ...]:
 
 def _per_block(dilation: Dilation, blocks: int, stage: int) -> tuple[int, ...]:
     per_block = (dilation,) * blocks if isinstance(dilation, int) else tuple(dilation)
+    if not all(isinstance(d, int) and d >= 1 for d in per_block):
+        raise ValueError(f'dilations must be positive integers; stage {stage} has {per_block}')
     if len(per_block) != blocks:
         raise ValueError(f'stage {stage} has {blocks} blocks but {len(per_block)} dilations: {per_block}')
     return per_block

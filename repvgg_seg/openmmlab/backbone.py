@@ -61,10 +61,10 @@ class RepVGG(trunk.RepVGG, BaseModule):
             strides=strides,
             dilations=dilations,
             deploy=deploy,
-            norm_layer=lambda channels: build_norm_layer(norm_cfg, channels)[1],
+            norm_layer=lambda channels: _build_norm(norm_cfg, channels),
             with_cp=with_cp,
         )
-        if not -1 <= frozen_stages <= len(self.stages):
+        if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= len(self.stages):
             raise ValueError(f'frozen_stages must be -1 to {len(self.stages)} for this backbone; got {frozen_stages}')
         self.init_cfg = copy.deepcopy(init_cfg)
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
@@ -104,9 +104,20 @@ class RepVGG(trunk.RepVGG, BaseModule):
         return [self.stage0, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []
 
 
+def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+    norm = MODELS.get(norm_cfg.get('type', ''))
+    if not (isinstance(norm, type) and issubclass(norm, _BatchNorm)):
+        raise ValueError(
+            f"norm_cfg {norm_cfg} is not a batch norm, and no other can be folded: use type='BN' or 'SyncBN'"
+        )
+    return build_norm_layer(norm_cfg, channels)[1]
+
+
 @MODELS.register_module()
 class RepVGGplus(RepVGG):
     """RepVGGplus as an mmseg backbone: its auxiliary classifiers exist for ImageNet only and are never built here."""
 
     def __init__(self, arch: str | Variant = 'RepVGGplus-L2pse', **kwargs: Any) -> None:
         super().__init__(arch, **kwargs)
+        if self.variant.se != 'post':
+            raise ValueError(f"{self.variant.name} is no RepVGGplus: build it with type='RepVGG'")

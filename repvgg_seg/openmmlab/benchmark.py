@@ -27,8 +27,13 @@ def compare_forms(config: str | Path, *, size: tuple[int, int], batch: int = 1, 
     Raises:
         ValueError: the config's model has no RepVGG block.
     """
+    cfg = load_config(config)
+    if cfg.model.backbone.get('deploy'):
+        raise ValueError(f'{config} describes a deployed model already: name the config it was trained with')
+    if min(batch, *size) < 1:
+        raise ValueError(f'there is nothing to time at batch {batch} and size {size[0]}x{size[1]}')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    original = build_segmentor(load_config(config)).to(device).to(memory_format=torch.channels_last)
+    original = build_segmentor(cfg).to(device).to(memory_format=torch.channels_last)
     graphs = {'train-time': InferenceGraph(original), 'deployed': InferenceGraph(convert_segmentor(original))}
     images = torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8, device=device)
     with torch.inference_mode():

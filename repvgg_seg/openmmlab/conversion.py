@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
-from ..deploy.convert import convert_segmentor, require_blocks, verify_segmentor, write_deployed
+from ..deploy.convert import convert_segmentor, make_folder, require_blocks, verify_segmentor, write_deployed
 from ..weights.pretrained import load_weights, resolve
 from ..weights.store import read_checkpoint, write_text
 from .training import find_checkpoint, load_config
@@ -61,24 +61,27 @@ def convert_checkpoint(config: str | Path, checkpoint: str, out_dir: str | Path)
     require_blocks(original)
     source = resolve(find_checkpoint(checkpoint))
     load_weights(original, source)
+    meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
     converted = convert_segmentor(original)
     deviations = verify_segmentor(original, converted)
 
     # A fresh model must take the weights: the deployed config and the converter cannot disagree.
     deployed = deployed_config(cfg)
     build_segmentor(deployed).load_state_dict(converted.state_dict())
-    meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
-    folder = Path(out_dir)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out_dir)
+    report = write_deployed(folder, original, converted, deviations, model=str(config), source=source, meta=meta)
     write_text(deployed.pretty_text, folder / 'deploy.py')
-    return write_deployed(folder, original, converted, deviations, model=str(config), source=source, meta=meta)
+    return report
 
 
 def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any]:
     """Return classes and palette as plain data: those the checkpoint was trained with, else those of the data set."""
     meta = checkpoint_meta.get('dataset_meta')
     if not meta:
-        meta = DATASETS.get(cfg.test_dataloader.dataset.type).METAINFO
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+        if not dataset:
+            raise ValueError('neither the checkpoint nor a test_dataloader in the config tells classes and palette')
+        meta = dataset.get('metainfo') or DATASETS.get(dataset.type).METAINFO
     return {
         'classes': [str(name) for name in meta.get('classes') or ()],
         'palette': [[int(value) for value in colour] for colour in meta.get('palette') or ()],

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 
 from ..deploy.convert import convert_segmentor, verify_segmentor
-from ..weights.pretrained import load_weights
+from ..weights.pretrained import load_weights, resolve
 from .training import check_data, default_work_dir, find_checkpoint, prepare
 
 
@@ -67,10 +67,15 @@ def evaluate(
         FileNotFoundError: the data or the checkpoint is not there.
         ValueError: the checkpoint does not fit, or the model has no train-time RepVGG block to convert.
     """
+    source = resolve(find_checkpoint(checkpoint))
     check_data(cfg, 'test_dataloader')
-    if deploy and cfg.model.backbone.get('deploy'):
+    deployed = bool(cfg.model.backbone.get('deploy'))
+    if deploy and deployed:
         raise ValueError('this config is of a deployed model already: leave --deploy out')
+    if tta and not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
     cfg.work_dir = work_dir or default_work_dir(cfg)
+    cfg.load_from, cfg.resume = None, False  # what is evaluated is `checkpoint`, whatever the training began with
     for unused in (
         'train_dataloader',
         'train_cfg',
@@ -90,17 +95,13 @@ def evaluate(
     runner = Runner.from_cfg(prepare(cfg, launcher))
     holder = runner.model.module if is_model_wrapper(runner.model) else runner.model
     segmentor: Any = holder.module if tta else holder
-    load_weights(segmentor, find_checkpoint(checkpoint))
+    load_weights(segmentor, source)
+    runner.logger.info('evaluating %s', source)
 
     if show_dir:
         runner.register_hook(OverlayHook(show_dir))
     if not deploy:
-        form = (
-            'deployed'
-            if getattr(segmentor.backbone, 'stage0', None) and segmentor.backbone.stage0.deploy
-            else 'train-time'
-        )
-        results = {form: runner.test()}
+        results = {'deployed' if deployed else 'train-time': runner.test()}
     else:
         converted = convert_segmentor(segmentor)
         deviations = verify_segmentor(segmentor, converted)

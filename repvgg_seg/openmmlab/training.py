@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import difflib
+import inspect
 import logging
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
-from mmseg.registry import HOOKS, OPTIM_WRAPPERS
+from mmseg.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS
+from mmseg.utils import register_all_modules
 from torch import nn
 
 from ..doctor import cpu_has_bfloat16
+from ..weights.pretrained import resolve
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -50,11 +56,23 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 
     Raises:
         FileNotFoundError: there is no such config.
+        ValueError: it is none of a segmentor, or an option changes nothing that is in it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
-    cfg = Config.fromfile(path)
+    try:
+        cfg = Config.fromfile(path)
+    except SyntaxError as error:
+        raise ValueError(f'{error.filename or path}, line {error.lineno}: {error.msg}') from error
+    if 'backbone' not in (cfg.get('model') or {}):
+        raise ValueError(f'{path} is not the config of a segmentor: it has no model.backbone')
     options = options or {}
+    known = sorted({*cfg, *inspect.signature(Runner).parameters, 'compile', 'sync_bn', 'data_root'})
+    for key in options:
+        root = key.partition('.')[0]
+        if root not in known:
+            near = difflib.get_close_matches(root, known, 1)
+            raise ValueError(f'{path} has no {root!r} to change' + (f': did you mean {near[0]!r}?' if near else ''))
     cfg.merge_from_dict(options)
     if 'data_root' in options:
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -66,9 +84,15 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
 def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
     """Adapt `cfg` to the hardware that is there and return it; joins the process group of a distributed run on CPUs."""
     cfg.launcher = launcher
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch is for processes that torchrun started: torchrun --nproc-per-node N tools/…'
+        )
     distributed_on_cpu = launcher != 'none' and not torch.cuda.is_available()
     if distributed_on_cpu:
         # mmengine would call torch.cuda.set_device; a process group that exists already is kept.
+        if launcher != 'pytorch':
+            raise ValueError(f'several processes on CPUs are started with torchrun, not with {launcher}')
         if not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
         cfg.sync_bn = None  # SyncBatchNorm has no CPU kernel
@@ -77,7 +101,7 @@ def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
         _use_mixed_precision(cfg)
     if cpus := os.cpu_count():
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            if loader in cfg and cfg[loader].num_workers > cpus:
+            if loader in cfg and cfg[loader].get('num_workers', 0) > cpus:
                 cfg[loader].num_workers = cpus
     return cfg
 
@@ -100,7 +124,7 @@ def _use_mixed_precision(cfg: Config) -> None:
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
-    """Check that the folders which `loaders` of `cfg` read exist and hold files.
+    """Check that the folders which `loaders` of `cfg` read exist and hold files with the data set's suffixes.
 
     Raises:
         FileNotFoundError: one does not; the message says which and what to do.
@@ -111,17 +135,28 @@ def check_data(cfg: Config, *loaders: str) -> None:
         dataset = cfg[loader].dataset
         for key, folder in dataset.get('data_prefix', {}).items():
             path = Path(dataset.get('data_root') or '', folder)
-            if not folder or (path.is_dir() and any(p.is_file() for p in path.rglob('*'))):
+            suffix = _suffix(dataset, 'img_suffix' if key == 'img_path' else 'seg_map_suffix')
+            if not folder or (path.is_dir() and any(path.rglob(f'*{suffix}'))):
                 continue
-            state = 'is empty' if path.is_dir() else 'does not exist'
+            state = f'holds no *{suffix}' if path.is_dir() else 'does not exist'
+            if path.is_dir() and suffix == '_gtFine_labelTrainIds.png':
+                state += ' (made from the polygons by csCreateTrainIdLabelImgs of the package cityscapesscripts)'
             raise FileNotFoundError(
                 f'no data for {loader} ({key}): {path} {state}. Put the data set there, point to it with --cfg-options '
                 'data_root=DIR, or make a procedural one in Cityscapes\' layout with "python tools/make_demo_data.py".'
             )
 
 
-def find_checkpoint(path: str | Path) -> str:
-    """Return `path`, or for a work directory its best checkpoint or else its latest.
+def _suffix(dataset: ConfigDict, key: str) -> str:
+    """Return how the file names of a data set end: as configured, else the default of its class."""
+    parameter = inspect.signature(DATASETS.get(dataset.type)).parameters.get(key)
+    return dataset.get(key, parameter.default if parameter else '')
+
+
+def find_checkpoint(path: str | Path, *, best: bool = True) -> str:
+    """Return `path`, or for a work directory its best checkpoint (unless not `best`) or else its latest.
+
+    A folder that tools/convert_deploy.py wrote stands for its deploy.pth.
 
     Raises:
         FileNotFoundError: the directory holds no checkpoint.
@@ -129,13 +164,19 @@ def find_checkpoint(path: str | Path) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return str(path)
-    best = sorted(folder.glob('best_*.pth'), key=lambda p: p.stat().st_mtime)
     pointer = folder / 'last_checkpoint'  # mmengine writes a path here; only its name survives moving the directory
-    latest = [folder / Path(pointer.read_text().strip()).name] if pointer.is_file() else []
-    found = [p for p in best[-1:] + latest if p.is_file()]
-    if not found:
+    latest = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder / 'deploy.pth'
+    if not latest.is_file():
         raise FileNotFoundError(f'{folder} holds no checkpoint: name a .pth file, or train first with tools/train.py')
-    return str(found[0])
+    # A best checkpoint from beyond the latest is of an earlier, longer run in the same directory.
+    candidates = [p for p in folder.glob('best_*.pth') if _step(p) <= _step(latest)] if best else []
+    return str(max(candidates, key=lambda p: p.stat().st_mtime, default=latest))
+
+
+def _step(checkpoint: Path) -> int:
+    """Return the iteration or epoch in the name of a checkpoint."""
+    numbers = re.findall(r'\d+', checkpoint.stem)
+    return int(numbers[-1]) if numbers else 0
 
 
 def default_work_dir(cfg: Config) -> str:
@@ -158,14 +199,22 @@ def train(
         ValueError: the config does not fit the network or the weights.
     """
     cfg.work_dir = work_dir or default_work_dir(cfg)
+    register_all_modules()
     check_data(cfg, 'train_dataloader', 'val_dataloader')
+    # What is wrong with the network or its weights is told before anything is written.
+    with torch.device('meta'):
+        MODELS.build(copy.deepcopy(cfg.model))
+    init_cfg = cfg.model.backbone.get('init_cfg')
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and not resume:
+        resolve(init_cfg['checkpoint'])
     if resume:
         cfg.resume = True
-        cfg.load_from = None if resume == 'latest' else find_checkpoint(resume)
+        fresh = resume == 'latest' and not Path(cfg.work_dir, 'last_checkpoint').is_file()
+        cfg.load_from = None if fresh else find_checkpoint(cfg.work_dir if resume == 'latest' else resume, best=False)
         if cfg.load_from and not Path(cfg.load_from).is_file():
             raise FileNotFoundError(f'there is no checkpoint {cfg.load_from} to resume from')
     runner = Runner.from_cfg(prepare(cfg, launcher, amp=amp))
-    if resume == 'latest' and not Path(cfg.work_dir, 'last_checkpoint').is_file():
+    if resume and not cfg.load_from:
         runner.logger.warning('%s holds no checkpoint to resume from: this run starts at iteration 0', cfg.work_dir)
     runner.train()
     runner.logger.info('trained; the checkpoints are in %s', cfg.work_dir)

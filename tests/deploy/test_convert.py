@@ -144,6 +144,10 @@ def test_the_graph_refuses_what_is_not_a_segmentor() -> None:
         ValueError, match='RepVGG is no segmentor with a data preprocessor, a backbone and one decode head'
     ):
         InferenceGraph(RepVGG(TINY))
+    gray = Segmentor()
+    gray.backbone = RepVGG(TINY, in_channels=1)
+    with pytest.raises(ValueError, match='takes RGB images, but this backbone has 1 input channels'):
+        InferenceGraph(gray)
 
 
 def test_a_classifier_checkpoint_becomes_a_verified_deployed_one(tmp_path) -> None:

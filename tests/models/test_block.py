@@ -133,8 +133,30 @@ def test_squeeze_and_excitation_pools_the_whole_map() -> None:
 def test_a_norm_that_cannot_be_folded_is_refused() -> None:
     with pytest.raises(ValueError, match='GroupNorm cannot be folded into a convolution: RepVGG needs a batch norm'):
         RepVGGBlock(4, 4, norm_layer=lambda channels: nn.GroupNorm(2, channels))
+    with pytest.raises(ValueError, match='BatchNorm2d without running statistics cannot be folded'):
+        RepVGGBlock(4, 4, norm_layer=lambda channels: nn.BatchNorm2d(channels, track_running_stats=False))
     with pytest.raises(ValueError, match='cannot fuse BatchNorm2d: it keeps no running statistics'):
         fuse_conv_bn(torch.ones(4, 4, 1, 1), nn.BatchNorm2d(4, track_running_stats=False))
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        ({'dilation': 0}, 'must be positive; got channels 4 and 4, stride 1, dilation 0, groups 1'),
+        ({'in_channels': 0}, 'must be positive; got channels 0 and 4'),
+        ({'se': 'Pre'}, "se must be None, 'pre' or 'post'; got 'Pre'"),
+    ],
+)
+def test_arguments_that_make_no_block_are_refused(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        RepVGGBlock(**{'in_channels': 4, 'out_channels': 4, **arguments})
+
+
+def test_the_fused_convolution_keeps_layout_and_frozenness() -> None:
+    block = RepVGGBlock(4, 8).to(memory_format=torch.channels_last).requires_grad_(False)
+    block.switch_to_deploy()
+    assert block.rbr_reparam.weight.is_contiguous(memory_format=torch.channels_last)
+    assert not any(p.requires_grad for p in block.parameters())
 
 
 def test_weights_of_the_other_form_are_refused_by_any_loader() -> None:

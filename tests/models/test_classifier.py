@@ -60,6 +60,13 @@ def test_custom_l2_is_the_authors_formula() -> None:
     assert model.stage0.rbr_dense.bn.weight.grad is None  # t is a constant
 
 
+def test_custom_l2_without_an_affine_is_that_of_unit_gammas() -> None:
+    plain = RepVGGClassifier(TINY, 7, norm_layer=lambda channels: torch.nn.BatchNorm2d(channels, affine=False))
+    affine = RepVGGClassifier(TINY, 7)  # built with unit gammas
+    affine.load_state_dict(plain.state_dict(), strict=False)
+    assert torch.allclose(custom_l2(plain), custom_l2(affine))
+
+
 def test_custom_l2_of_dead_channels_is_finite() -> None:
     model = RepVGGClassifier(TINY, 7)
     for branch in (model.stage0.rbr_dense, model.stage0.rbr_1x1):

@@ -131,6 +131,10 @@ def test_deepcopies_share_nothing() -> None:
         ({'strides': (2, 2, 2)}, 'strides must be four values of 1 or 2'),
         ({'strides': (2, 2, 3, 1)}, 'strides must be four values of 1 or 2'),
         ({'dilations': (1, 1)}, 'dilations must have four entries'),
+        ({'dilations': 2}, 'dilations must have four entries, one per stage; got 2'),
+        ({'strides': 2}, 'strides must be four values of 1 or 2, one per stage; got 2'),
+        ({'dilations': (1, 1, 0, 1)}, r'dilations must be positive integers; stage 3 has \(0, 0, 0\)'),
+        ({'dilations': (1, 1, (1, 2), 1), 'out_indices': (0,)}, 'stage 3 has 3 blocks but 2 dilations'),
         ({'dilations': (1, 1, (1, 2), 1)}, r'stage 3 has 3 blocks but 2 dilations: \(1, 2\)'),
     ],
 )
