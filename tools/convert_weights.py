@@ -31,12 +31,16 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from repvgg_seg.weights.dialects import from_official, is_segmentor
-    from repvgg_seg.weights.pretrained import read_weights
+    from repvgg_seg.weights.pretrained import check_complete, read_weights
     from repvgg_seg.weights.store import WeightsError, write_checkpoint
 
-    if args.to == 'safetensors' and not args.output.endswith('.safetensors'):
+    if args.to == 'safetensors' and not args.output.lower().endswith('.safetensors'):
         raise WeightsError(f'{args.output} would not be recognised: give it a name that ends in .safetensors')
     tensors = read_weights(args.input, ema=args.ema)
+    try:
+        check_complete(tensors)
+    except WeightsError as error:
+        raise WeightsError(f'{args.input}: {error}') from error
     left_out = 0
     if args.to in ('official', 'timm') and is_segmentor(tensors):
         trunk = {k.removeprefix('backbone.'): v for k, v in tensors.items() if k.startswith('backbone.')}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..models.trunk import RepVGG
 from ..weights.dialects import is_segmentor, to_official, unwrap
 from ..weights.pretrained import SCHEME, fitting, resolve
-from ..weights.store import atomic_write, read_checkpoint
+from ..weights.store import WeightsError, atomic_write, read_checkpoint
 
 
 def _read(file: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -30,12 +30,25 @@ def _read(file: Any, map_location: Any = None, weights_only: bool | None = None)
     checkpoint = read_checkpoint(file, unsafe=weights_only is False, map_location=map_location or 'cpu')
     # Configs are Python source, and mmengine runs those that it finds in a checkpoint: `config` when it
     # resumes, `cfg` where an inferencer is given weights alone (give it the config as well).
-    hub = checkpoint.get('message_hub')
-    for holder in (checkpoint.get('meta'), hub.get('runtime_info') if isinstance(hub, dict) else None):
-        if isinstance(holder, dict):
-            holder.pop('cfg', None)
-            holder.pop('config', None)
+    meta, hub = _dict(checkpoint, 'meta'), _dict(checkpoint, 'message_hub')
+    for holder in (meta, _dict(hub, 'runtime_info')):
+        holder.pop('cfg', None)
+        holder.pop('config', None)
+    if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
+        checkpoint = {'meta': {}, 'state_dict': checkpoint}  # as a safetensors file has to be
+    for key, value in _dict(checkpoint, 'state_dict').items():
+        good = isinstance(key, str) and (isinstance(value, Tensor) or key.endswith('_extra_state'))
+        if not good and weights_only is not False:
+            raise WeightsError(f'this checkpoint has a {type(value).__name__} for the weight {key!r}')
     return checkpoint
+
+
+def _dict(holder: dict[str, Any], key: str) -> dict[str, Any]:
+    """Return a dictionary that a checkpoint may hold; anything else could only imitate one."""
+    value = holder.get(key)
+    if value is not None and not isinstance(value, dict):
+        raise WeightsError(f'this checkpoint has a {type(value).__name__} for its {key}, which mmengine never writes')
+    return {} if value is None else value
 
 
 def _read_url(url: str, model_dir: None = None, map_location: Any = None, progress: bool = True) -> dict[str, Any]:
@@ -56,9 +69,10 @@ _load_state_dict = theirs.load_state_dict
 def _load_checked(
     module: nn.Module, state_dict: Mapping[str, Tensor], strict: bool = False, logger: Any = None
 ) -> None:
-    """Load into a segmentor with our backbone only what fits; mmengine warns and leaves the rest random.
+    """Load into our backbone, or a segmentor with it, only what fits; mmengine warns and leaves the rest random.
 
-    A model that is built to train may have other classes than the checkpoint, and auxiliary heads of its own.
+    A segmentor that is built to train may have other classes than the checkpoint, and may be alone in having
+    auxiliary heads.
 
     Raises:
         WeightsError: the checkpoint is another network's.
@@ -66,11 +80,16 @@ def _load_checked(
     model: Any = module
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    if isinstance(getattr(model, 'backbone', None), RepVGG):
+    if isinstance(model, RepVGG):
+        state_dict = fitting(model, to_official(unwrap(state_dict)))
+    elif isinstance(getattr(model, 'backbone', None), RepVGG):
         tensors = dict(state_dict)
         if getattr(model, 'train_cfg', None) is not None and is_segmentor(tensors):
+            auxiliary = any(key.startswith('auxiliary_head.') for key in state_dict)
             for key, value in model.state_dict().items():
-                if key.startswith('auxiliary_head.') or '.conv_seg.' in key:
+                (classes, *rest), (our_classes, *our_rest) = tensors.get(key, value).shape or [0], value.shape or [0]
+                added = not auxiliary and key.startswith('auxiliary_head.')
+                if added or ('.conv_seg.' in key and classes != our_classes and rest == our_rest):
                     tensors[key] = value
         fitting(model, tensors)
     _load_state_dict(module, state_dict, strict, logger)

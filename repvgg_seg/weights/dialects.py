@@ -97,7 +97,7 @@ _LEAF = 'weight|bias|running_mean|running_var|num_batches_tracked'
 
 
 def unwrap(checkpoint: Mapping[str, Any], *, ema: bool | None = None) -> StateDict:
-    """Return the state dict in a checkpoint, without wrappers, `module.` prefixes and counters of averaging.
+    """Return the state dict in a checkpoint, without wrappers, their prefixes and counters of averaging.
 
     `ema` chooses between averaged weights (True) and those of the last step (False) where a file holds both.
     mmengine keeps the averaged ones, which it also evaluates, as `state_dict`: there they are the default.
@@ -124,9 +124,11 @@ def unwrap(checkpoint: Mapping[str, Any], *, ema: bool | None = None) -> StateDi
         raise WeightsError(f'this file holds no {"averaged (EMA)" if ema else "plain"} weights: choose ema={not ema}')
     if not isinstance(chosen, Mapping):
         raise WeightsError(f'this file holds a {type(chosen).__name__} where its weights should be')
+    for _ in range(2):  # wrappers in wrappers
+        chosen = next((inner for key in _WRAPPERS if isinstance(inner := chosen.get(key), Mapping)), chosen)
     tensors: StateDict = {}
     for key, value in chosen.items():
-        name = re.sub(r'^(?:module\.|_orig_mod\.)+', '', str(key))
+        name = re.sub(r'^(?:module\.|model\.|_orig_mod\.)+', '', str(key))
         if name in _COUNTERS:
             continue
         if not isinstance(value, Tensor):

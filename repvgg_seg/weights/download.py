@@ -32,11 +32,11 @@ class _Dropped(Exception):
     """The connection ended early; what has arrived is kept."""
 
 
-def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
+def download(url: str, target: Path, verify: Callable[[Path], object], size: int | None = None) -> None:
     """Bring `url` to `target`, unless another process does so meanwhile.
 
     What arrives goes to `target`.part, which a later call continues. `verify` raises WeightsError where it
-    finds that the part is not what it should be; then the part is dropped.
+    finds that the part is not what it should be; then the part is dropped. No more than `size` bytes are read.
 
     Raises:
         WeightsError: the server cannot be reached or sends something else; the folder cannot be written.
@@ -50,16 +50,20 @@ def download(url: str, target: Path, verify: Callable[[Path], object]) -> None:
                 return
             continued = file.seek(0, os.SEEK_END) > 0
             try:
-                _fetch(url, file)
-                verify(part)
+                _fetch(url, file, size)
+                try:
+                    verify(part)
+                except WeightsError:
+                    file.truncate(0)
+                    if not continued:
+                        raise
+                    logger.warning('%s does not fit what was there of it already: starting afresh', target.name)
+                    _fetch(url, file, size)
+                    verify(part)
             except WeightsError:
-                file.truncate(0)
-                if not continued:
+                if file.seek(0, os.SEEK_END) == 0:
                     part.unlink()
-                    raise
-                logger.warning('%s does not fit what was there of it already: starting afresh', target.name)
-                _fetch(url, file)
-                verify(part)
+                raise
             replace(part, target)
     except urllib.error.HTTPError as error:
         raise WeightsError(f'{url} cannot be downloaded: the server says {error.code} {error.reason}') from error
@@ -82,25 +86,27 @@ def _exclusive(path: Path) -> Iterator[BinaryIO]:
                 return
 
 
-def _fetch(url: str, file: BinaryIO) -> None:
+def _fetch(url: str, file: BinaryIO, size: int | None) -> None:
     """Append to `file` what it lacks of `url`; connections that end early are taken up again."""
     for attempt in range(ATTEMPTS):
         try:
-            _request(url, file)
+            _request(url, file, size)
             file.flush()
             os.fsync(file.fileno())
             return
-        except _Dropped as error:
-            if attempt == ATTEMPTS - 1:
+        except (_Dropped, urllib.error.URLError) as error:
+            refused = isinstance(error, urllib.error.HTTPError)
+            offline = isinstance(error, urllib.error.URLError) and attempt == 0  # no connection was there to drop
+            if refused or offline or attempt == ATTEMPTS - 1:
                 raise
             logger.warning('%s: %s; trying again', url, error)
             time.sleep(PAUSE_S * 2**attempt)
 
 
-def _request(url: str, file: BinaryIO) -> None:
+def _request(url: str, file: BinaryIO, size: int | None) -> None:
     offset = file.seek(0, os.SEEK_END)
-    request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
     try:
+        request = urllib.request.Request(url, headers={'Range': f'bytes={offset}-'} if offset else {})
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416 and error.headers.get('Content-Range') == f'bytes */{offset}':
@@ -110,11 +116,14 @@ def _request(url: str, file: BinaryIO) -> None:
         if error.code == 416 or error.code >= 500:
             raise _Dropped(f'the server says {error.code} {error.reason}') from error
         raise
-    except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+    except urllib.error.URLError:
+        raise
+    except (ValueError, http.client.InvalidURL) as error:
+        raise WeightsError(f'{url} is no address ({error}): check it') from error
+    except (OSError, http.client.HTTPException) as error:
         raise _Dropped(f'the connection ended ({type(error).__name__})') from error
     with response:
-        if response.headers.get_content_type() == 'text/html':
-            file.truncate(0)
+        if response.headers.get_content_type() == 'text/html':  # such as that of a captive portal: the part stays
             raise WeightsError(f'{url} is a web page, not a weight file: check the address')
         sent = re.match(r'bytes (\d+)-', response.headers.get('Content-Range') or '')
         if response.status != 206 or not sent or int(sent[1]) != offset:
@@ -123,10 +132,14 @@ def _request(url: str, file: BinaryIO) -> None:
         if response.status == 206 and offset == 0:
             raise _Dropped('the server sent another part than it was asked for')
         length = response.headers.get('Content-Length')
-        _copy(response, file, offset, offset + int(length) if length else None, url.rpartition('/')[2])
+        if length and not length.isdecimal():
+            raise WeightsError(f'{url} is {length!r} bytes long by its server: try another network or mirror')
+        _copy(response, file, offset, offset + int(length) if length else None, size, url.rpartition('/')[2])
 
 
-def _copy(response: http.client.HTTPResponse, file: BinaryIO, offset: int, total: int | None, name: str) -> None:
+def _copy(
+    response: http.client.HTTPResponse, file: BinaryIO, offset: int, total: int | None, size: int | None, name: str
+) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
@@ -142,12 +155,15 @@ def _copy(response: http.client.HTTPResponse, file: BinaryIO, offset: int, total
         while True:
             try:
                 chunk = response.read(1 << 18)
-            except (ConnectionError, TimeoutError, http.client.HTTPException) as error:
+            except (OSError, http.client.HTTPException) as error:
                 raise _Dropped(f'the connection ended ({type(error).__name__})') from error
             if not chunk:
                 break
             file.write(chunk)
             offset += len(chunk)
+            if size is not None and offset > size:
+                file.truncate(0)
+                raise WeightsError(f'{name} is longer than the {size} bytes that were published: check the address')
             progress.update(task, completed=offset)
     if total is not None and offset < total:
         raise _Dropped(f'the connection ended after {offset} of {total} bytes')

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from ..models.trunk import RepVGG
-from ..models.variants import VARIANTS
+from ..models.variants import VARIANTS, Variant
 from .dialects import AUX_CLASSIFIERS, StateDict, is_segmentor, shorten, to_official, unwrap
 from .download import download
 from .store import StrPath, WeightsError, read_checkpoint, sha256
@@ -133,7 +133,7 @@ def _resolve_name(name: str) -> Path:
     url = f'{mirror.rstrip("/")}/{online.file}' if mirror else online.url
     logger.info('downloading %s to %s', url, folder)
     try:
-        download(url, folder / online.file, online.verify)
+        download(url, folder / online.file, online.verify, online.bytes)
     except WeightsError as error:
         by_hand = ' or '.join(f'{file.file} from {file.url or file.source}' for file in files)
         raise WeightsError(
@@ -162,12 +162,15 @@ def read_weights(source: StrPath, *, ema: bool | None = None) -> StateDict:
     """Return the tensors of a path, a URL or `repvgg://NAME` in any dialect, under this package's names.
 
     Raises:
-        WeightsError: the source cannot be had or read, or is no RepVGG's.
+        WeightsError: the source cannot be had or read, is no RepVGG's, or holds what cannot be weights.
     """
     path = resolve(source)
     checkpoint = read_checkpoint(path)
     try:
-        return to_official(unwrap(checkpoint, ema=ema))
+        tensors = to_official(unwrap(checkpoint, ema=ema))
+        for key, value in tensors.items():
+            _check_value(key, value, torch.float32 if key.endswith(_FLOATING) else value.dtype)
+        return tensors
     except WeightsError as error:
         raise WeightsError(f'{path}: {error}') from error
 
@@ -233,12 +236,40 @@ def fitting(model: nn.Module, tensors: StateDict) -> StateDict:
         )
     taken = {key: tensors[key] for key in expected if key in tensors}
     for key, value in taken.items():
-        plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
-        if not plain or value.is_floating_point() != expected[key].is_floating_point():
-            raise WeightsError(f'{key} is of type {value.dtype}, which is no weight: use the original file')
-        if not value.isfinite().all():
-            raise WeightsError(f'{key} is not finite everywhere: the training diverged, or the file is damaged')
+        _check_value(key, value, expected[key].dtype)
     return taken
+
+
+_FLOATING = ('.weight', '.bias', '.running_mean', '.running_var')
+
+
+def _check_value(key: str, value: Tensor, dtype: torch.dtype) -> None:
+    """Check that a tensor holds numbers of the kind of `dtype`, all finite there."""
+    plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
+    if not plain or value.is_floating_point() != dtype.is_floating_point:
+        raise WeightsError(f'{key} is of type {value.dtype}, which is no weight: use the original file')
+    if not value.to(dtype).isfinite().all():  # a float64 may overflow
+        raise WeightsError(f'{key} is not finite everywhere: the training diverged, or the file is damaged')
+
+
+def check_complete(tensors: StateDict) -> None:
+    """Check that a RepVGG of any variant, under official names, lacks nothing up to its last stage and block.
+
+    Raises:
+        WeightsError: it does; says what.
+    """
+    keys = {name for key in tensors if (name := key.removeprefix('backbone.')).startswith('stage')}
+    places = {m.groups() for key in keys if (m := re.match(r'stage([1-4])\.(\d+)\.', key))}
+    blocks = [max(1, sum(stage == n for stage, _ in places)) for n in '1234']
+    last = max((int(stage) for stage, _ in places), default=1)
+    # Which names there are depends on nothing else.
+    variant = Variant('like these', (*blocks,), (0.25,) * 4, se=_se(keys))
+    with torch.device('meta'):
+        expected = RepVGG(variant, deploy=_is_deployed(keys), out_indices=(last - 1,)).state_dict()
+    if missing := [key for key in expected if key not in keys and not key.endswith('num_batches_tracked')]:
+        raise WeightsError(
+            f'these weights are incomplete: they lack {shorten(missing, 3)}; they are {_likeness(tensors)}'
+        )
 
 
 def _is_deployed(keys: Iterable[str]) -> bool:
@@ -264,7 +295,7 @@ def _likeness(tensors: Mapping[str, Tensor]) -> str:
     blocks = [sum(stage == n for stage, _ in kernels) for n in (1, 2, 3, 4)]
     widths = [max((shape[0] for (stage, _), shape in kernels.items() if stage == n), default=0) for n in (1, 2, 3, 4)]
     groups = max((shape[0] // shape[1] for (_, block), shape in kernels.items() if block), default=1)
-    se = next((kind for kind in ('post', 'pre') if any(f'.{_SE[kind]}.' in key for key in tensors)), None)
+    se = _se(tensors)
 
     def distance(name: str) -> float:
         v = VARIANTS[name]
@@ -279,4 +310,6 @@ def _likeness(tensors: Mapping[str, Tensor]) -> str:
     return nearest if not distance(nearest) else f'nearest to {nearest}'
 
 
-_SE = {'pre': 'se', 'post': 'post_se'}
+def _se(keys: Iterable[str]) -> Literal['pre', 'post'] | None:
+    parts = {part for key in keys for part in key.split('.')}
+    return 'post' if 'post_se' in parts else 'pre' if 'se' in parts else None

@@ -7,7 +7,6 @@ import logging
 import os
 import pickle
 import re
-import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from typing import IO, Any, BinaryIO
 import torch
 from torch import Tensor
 
-from .unpickling import allowed_globals
+from .unpickling import allowlist
 
 logger = logging.getLogger(__name__)
 
@@ -66,15 +65,37 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
         if unsafe:
             checkpoint = torch.load(file, map_location=map_location, weights_only=False)
         else:
-            with _LOCK, torch.serialization.safe_globals(allowed_globals()):
+            with allowlist():
                 checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:  # a broken file can raise nearly anything: each kind becomes one sentence
         raise WeightsError(_diagnose(error, head, name)) from error
+    if not unsafe and _hides_methods(checkpoint):
+        raise WeightsError(f'{name} replaces methods of its dictionaries, as no training does: do not use it')
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f'{name} holds a {type(checkpoint).__name__}, not a dictionary: save model.state_dict() instead'
         )
     return checkpoint
+
+
+def _hides_methods(checkpoint: Any) -> bool:
+    """Whether a dictionary inside has attributes, which hide its methods; torch itself adds `_metadata`."""
+    seen: dict[int, Any] = {}
+    todo = [checkpoint]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen:
+            continue
+        seen[id(value)] = value
+        attributes = getattr(value, '__dict__', {})
+        if isinstance(value, dict):
+            if attributes.keys() - {'_metadata'}:
+                return True
+            todo += dict.values(value)
+        elif isinstance(value, (list, tuple, set, frozenset)):
+            todo += value
+        todo += attributes.values()
+    return False
 
 
 def _diagnose(error: Exception, head: bytes, name: str) -> str:
@@ -93,10 +114,6 @@ def _diagnose(error: Exception, head: bytes, name: str) -> str:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:160]
-
-
-# torch's allowlist is one per process, and `safe_globals` takes its entries off again when it leaves.
-_LOCK = threading.Lock()
 
 
 def _read_safetensors(file: BinaryIO, name: str, map_location: Any) -> dict[str, Any]:
@@ -167,24 +184,35 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: StrPath) -> None:
     Raises:
         WeightsError: it cannot be written, or safetensors is asked to hold more than tensors.
     """
-    if Path(path).suffix == '.safetensors':
+    if Path(path).suffix.lower() == '.safetensors':
         other = [key for key, value in checkpoint.items() if not isinstance(value, Tensor)]
         if other:
             raise WeightsError(
                 f'{path} can hold tensors only, not {", ".join(map(str, other[:3]))}: choose a .pth name'
             )
-        # Cloned, because safetensors refuses views and tensors that share memory.
-        data = _safetensors(str(path)).save(
-            {k: v.detach().clone().contiguous() for k, v in checkpoint.items()}, {'format': 'pt'}
-        )
+        safetensors = _safetensors(str(path))
+        try:
+            # Cloned, because safetensors refuses views and tensors that share memory.
+            data = safetensors.save(
+                {k: v.detach().clone().contiguous() for k, v in checkpoint.items()}, {'format': 'pt'}
+            )
+        except (RuntimeError, TypeError, ValueError, KeyError) as error:
+            raise WeightsError(f'{path} cannot hold one of these tensors ({_first_line(error)})') from error
         with atomic_write(path) as file:
             file.write(data)
         return
     with atomic_write(path) as file:
         try:
-            torch.save(checkpoint, file)
+            torch.save({key: _alone(value) for key, value in checkpoint.items()}, file)
         except RuntimeError as error:  # torch's archive writer hides the OSError of a full disk in one
             raise OSError(_first_line(error.__context__ or error)) from error
+
+
+def _alone(value: Any) -> Any:
+    """Copy a part of a larger storage, because torch.save would write the whole of it."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta:
+        return value
+    return value.clone() if value.untyped_storage().nbytes() > value.nbytes else value
 
 
 def write_text(text: str, path: StrPath) -> None:

@@ -11,21 +11,45 @@ import math
 import pickle
 import re
 import sys
-from collections.abc import Callable
-from typing import Any
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import numpy as np
+from torch.serialization import add_safe_globals, clear_safe_globals, get_safe_globals
 
 _HISTORY_BUFFER = 'mmengine.logging.history_buffer'
 _HISTORY_METHODS = ('min', 'max', 'current', 'mean')
 
 
-def allowed_globals() -> list[Callable | tuple[Callable, str]]:
-    """Return the entries of torch's allowlist, each with the name it stands for in a file.
+# torch's allowlist and mmengine's table of methods are one per process.
+_LOCK = threading.Lock()
+
+
+@contextmanager
+def allowlist() -> Iterator[None]:
+    """Give torch's restricted reader our allowlist, instead of what others in this process allowed it.
 
     mmengine itself is never imported here: its class is used where it is loaded already, else a stand-in.
     """
     history_buffer = getattr(sys.modules.get(_HISTORY_BUFFER), 'HistoryBuffer', _HistoryBuffer)
+    with _LOCK:
+        methods = history_buffer()._statistics_methods  # of the class: a file could replace them for all buffers
+        theirs, kept = get_safe_globals(), dict(methods)
+        clear_safe_globals()
+        try:
+            add_safe_globals(_allowed_globals(history_buffer))
+            yield
+        finally:
+            clear_safe_globals()
+            add_safe_globals(theirs)
+            methods.clear()
+            methods.update(kept)
+
+
+def _allowed_globals(history_buffer: type) -> list[Callable | tuple[Callable, str]]:
+    """Return the entries of torch's allowlist, each with the name it stands for in a file."""
 
     def history_method(owner: Any, name: str) -> Any:
         # A HistoryBuffer pickles its methods as getattr calls; the real getattr would open every door.
@@ -53,6 +77,11 @@ def _refusal(name: str) -> pickle.UnpicklingError:
 class _HistoryBuffer:
     """Holds the state of mmengine's HistoryBuffer for a reader that does not use mmengine."""
 
+    _statistics_methods: ClassVar[dict[str, Any]] = {}
+
+    def __setstate__(self, state: dict) -> None:  # without it, a file could set the class as well
+        self.__dict__.update(state)
+
 
 class _DType:
     """Stands in for numpy.dtype, for numbers only."""
@@ -74,7 +103,9 @@ class _Array(np.ndarray):
 
     def __setstate__(self, state: tuple) -> None:
         version, shape, dtype, fortran, data = state
-        if not isinstance(dtype, _DType) or math.prod(shape) * dtype.dtype.itemsize != len(data):
+        if type(dtype) is not _DType or min(shape, default=0) < 0:
+            raise _refusal('numpy.ndarray')
+        if math.prod(shape) * dtype.dtype.itemsize != len(data):
             raise _refusal('numpy.ndarray')
         super().__setstate__((version, shape, dtype.dtype, fortran, data))
 
@@ -87,4 +118,6 @@ def _empty_array(*_: Any) -> _Array:
 
 
 def _scalar(dtype: _DType, data: bytes) -> Any:
+    if type(dtype) is not _DType:  # anything else with a `dtype` could make a record, which is read like a dictionary
+        raise _refusal('numpy.dtype')
     return np.frombuffer(data, dtype.dtype, count=1)[0]

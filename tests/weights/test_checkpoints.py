@@ -5,10 +5,13 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import re
 import signal
+from collections import Counter, OrderedDict
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -16,7 +19,7 @@ from mmengine.fileio import get_file_backend
 from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.model import BaseModel
 from mmengine.runner import CheckpointLoader, Runner, load_checkpoint, save_checkpoint
-from mmseg.apis import init_model
+from mmseg.apis import MMSegInferencer, init_model
 from torch import nn
 
 import repvgg_seg.openmmlab
@@ -25,7 +28,7 @@ from repvgg_seg.models.trunk import RepVGG
 from repvgg_seg.weights import pretrained
 from repvgg_seg.weights.dialects import from_official
 from repvgg_seg.weights.store import WeightsError, read_checkpoint, write_checkpoint
-from tests.conftest import TINY, randomise
+from tests.conftest import TINY, randomise, tool
 
 
 def config(num_classes: int = 3, arch: str = 'RepVGG-A0') -> Config:
@@ -89,6 +92,13 @@ def test_init_model_loads_what_fits(saved):
             lambda s: s | {'decode_head.conv_seg.bias': torch.full((3,), torch.nan)},
             'is not finite everywhere',
         ),
+        (
+            lambda s: s | {'decode_head.conv_seg.bias': torch.full((3,), 1e300, dtype=torch.float64)},
+            'is not finite everywhere',
+        ),
+        (lambda s: s | {'decode_head.conv_seg.bias': 'x'}, r'a str for the weight .decode_head\.conv_seg\.bias'),
+        (lambda s: s | {1: torch.ones(1)}, 'a Tensor for the weight 1'),
+        (lambda s: [1, 2], 'a list for its state_dict'),
     ],
 )
 def test_init_model_refuses_what_does_not(saved, wrong, message):
@@ -113,6 +123,59 @@ def test_fine_tuning_may_change_classes_but_not_the_network(saved):
     with pytest.raises(WeightsError, match='no segmentation head'):
         write_checkpoint({'state_dict': {'stage0.rbr_1x1.bn.bias': torch.ones(48)}}, saved)
         load_checkpoint(model, str(saved))
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'message'),
+    [
+        (
+            lambda s: s | {'decode_head.conv_seg.weight': s['decode_head.conv_seg.weight'] * torch.nan},
+            r'decode_head\.conv_seg\.weight is not finite',
+        ),
+        (
+            lambda s: {k: v for k, v in s.items() if not k.startswith('auxiliary_head.convs')},
+            r'they lack auxiliary_head\.convs',
+        ),
+        (lambda s: {k: v for k, v in s.items() if '.conv_seg.' not in k}, r'they lack decode_head\.conv_seg'),
+        (
+            lambda s: s | {'decode_head.conv_seg.weight': torch.ones(5, 9, 1, 1)},
+            r'another shape decode_head\.conv_seg\.weight \(5, 9, 1, 1\)',
+        ),
+    ],
+)
+def test_fine_tuning_does_not_take_damaged_heads(saved, wrong, message):
+    write_checkpoint({'state_dict': wrong(read_checkpoint(saved)['state_dict'])}, saved)
+    with pytest.raises(WeightsError, match=message):
+        load_checkpoint(build(train=True), str(saved))
+
+
+def test_fine_tuning_may_add_an_auxiliary_head(saved):
+    state = {k: v for k, v in read_checkpoint(saved)['state_dict'].items() if not k.startswith('auxiliary_head.')}
+    write_checkpoint({'state_dict': state}, saved)
+    model = build(train=True)
+    load_checkpoint(model, str(saved))
+    assert torch.equal(model.decode_head.conv_seg.weight, state['decode_head.conv_seg.weight'])
+
+
+@pytest.mark.parametrize('dialect', ['official', 'openmmlab', 'timm'])
+def test_a_trunk_is_loaded_whole_in_any_dialect_or_not_at_all(tmp_path, dialect):
+    original = randomise(RepVGGClassifier(TINY, 5)).state_dict()
+    path = tmp_path / 'x.pth'
+    write_checkpoint({'state_dict': from_official(original, dialect)}, path)
+    trunk = RepVGG(TINY)
+    load_checkpoint(trunk, str(path))
+    assert all(torch.equal(value, original[key]) for key, value in trunk.state_dict().items())
+    half = {key: value for key, value in original.items() if 'stage3' not in key}
+    write_checkpoint({'state_dict': from_official(half, dialect)}, path)
+    with pytest.raises(WeightsError, match=r'they lack stage3\.'):
+        load_checkpoint(trunk, str(path))
+
+
+def test_init_model_takes_tensors_alone(saved):
+    state = read_checkpoint(saved)['state_dict']
+    write_checkpoint(state, saved.with_suffix('.safetensors'))
+    model = init_model(config(), str(saved.with_suffix('.safetensors')), device='cpu')
+    assert torch.equal(model.decode_head.conv_seg.weight, state['decode_head.conv_seg.weight'])
 
 
 def test_other_networks_load_as_before(tmp_path):
@@ -165,6 +228,70 @@ def test_configs_inside_checkpoints_are_dropped(tmp_path):
     write_checkpoint({'meta': {'config': source, 'cfg': source, 'epoch': 1}, 'message_hub': hub}, tmp_path / 'x.pth')
     checkpoint = CheckpointLoader.load_checkpoint(str(tmp_path / 'x.pth'))
     assert checkpoint == {'meta': {'epoch': 1}, 'message_hub': {'runtime_info': {'iter': 3}}}
+
+
+class Rebuilt:
+    """Is written as a call of an allowed constructor with attributes of our choice."""
+
+    def __init__(self, *reduced: object) -> None:
+        self.reduced = reduced
+
+    def __reduce__(self) -> tuple:
+        return self.reduced
+
+
+def record(**fields: object) -> Rebuilt:
+    """A numpy record: it has names like a dictionary, and is none."""
+    buffer = HistoryBuffer()
+    buffer.dtype = [(key, 'U200' if isinstance(value, str) else 'i8') for key, value in fields.items()]
+    values = np.array([tuple(fields.values())], dtype=buffer.dtype)
+    return Rebuilt(np.float64(0).__reduce__()[0], (buffer, values.tobytes()))
+
+
+@pytest.mark.parametrize(
+    ('kind', 'message'),
+    [
+        ('get', 'replaces methods of its dictionaries'),
+        ('pop', 'replaces methods of its dictionaries'),
+        ('counter', 'replaces methods of its dictionaries'),
+        ('record', r'numpy\.dtype, which could run code'),
+        ('list', 'has a list for its (meta|message_hub)'),
+    ],
+)
+@pytest.mark.parametrize('how', ['resume', 'inferencer', 'tool'])
+def test_configs_cannot_hide_from_being_dropped(tmp_path, kind, message, how, request, capsys):
+    marker, path = tmp_path / 'marker', tmp_path / 'x.pth'
+    source = f'import os; os.system("touch {marker}")'
+    reconstruct = np.zeros(1).__reduce__()[0]  # an allowed function that takes anything and does nothing
+    meta = {'epoch': 0, 'iter': 0, 'config': source, 'cfg': source}
+    hub = {'log_scalars': {}, 'runtime_info': {'cfg': source}, 'resumed_keys': {}}
+    if kind == 'pop':
+        meta, hub['runtime_info'] = OrderedDict(meta), OrderedDict(hub['runtime_info'])
+        meta.pop = hub['runtime_info'].pop = reconstruct
+    elif kind == 'counter':
+        meta, hub['runtime_info'] = (Rebuilt(Counter, (d,), {'pop': reconstruct}) for d in (meta, hub['runtime_info']))
+    elif kind == 'record':
+        meta, hub['runtime_info'] = record(**meta), record(cfg=source)
+    elif kind == 'list':
+        meta, hub = [meta], [hub]
+    checkpoint = OrderedDict(meta=meta, state_dict=Toy().state_dict(), message_hub=hub)
+    if kind == 'get':
+        checkpoint.get = set
+    torch.save(checkpoint, path)
+    if how == 'tool':
+        tiny_config = request.getfixturevalue('tiny_config')
+        argv = [str(tiny_config), '--work-dir', str(tmp_path / 'w'), '--resume', str(path)]
+        assert tool('train')(argv) == 2
+        assert re.search(message, capsys.readouterr().err)
+    else:
+        with pytest.raises(WeightsError, match=message):
+            if how == 'resume':
+                toy = runner(tmp_path / 'w', 2)
+                toy._load_from, toy._resume = str(path), True
+                toy.train()
+            else:
+                MMSegInferencer(model=None, weights=str(path), device='cpu')
+    assert not marker.exists()
 
 
 def test_names_load_through_mmengine(tmp_path, monkeypatch):
@@ -254,3 +381,10 @@ def test_text_goes_through_the_same_backend(tmp_path):
 def test_checkpoints_are_rerouted_by_the_import_of_openmmlab():
     assert repvgg_seg.openmmlab.checkpoints.AtomicLocalBackend is type(get_file_backend('/tmp'))
     assert MessageHub  # mmengine is loaded, so its own HistoryBuffer is rebuilt
+
+
+def test_a_file_does_not_replace_the_statistics_of_all_buffers(tmp_path):
+    buffer = HistoryBuffer([1.0, 3.0], [1, 1])
+    torch.save({'x': Rebuilt(HistoryBuffer, (), {'statistics_methods': {'mean': set}})}, tmp_path / 'x.pth')
+    read_checkpoint(tmp_path / 'x.pth')
+    assert buffer.statistics('mean') == 2

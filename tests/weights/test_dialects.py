@@ -187,6 +187,8 @@ PLAIN, AVERAGED = {'linear.bias': ONE}, {'linear.bias': ONE * 2}
         ({'state_dict': PLAIN, 'meta': {'epoch': 1}}, None, PLAIN),
         ({'model': PLAIN, 'optimizer': {}}, None, PLAIN),
         ({'state_dict': {'module._orig_mod.linear.bias': ONE}}, None, PLAIN),
+        ({'state_dict': {'model.linear.bias': ONE}}, None, PLAIN),  # Lightning
+        ({'model': {'state_dict': PLAIN}}, None, PLAIN),
         ({'ema': AVERAGED}, None, AVERAGED),
         ({'model': PLAIN, 'ema': AVERAGED}, True, AVERAGED),
         ({'model': PLAIN, 'ema': AVERAGED}, False, PLAIN),

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import http.client
 import os
 import re
 import signal
+import ssl
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing import get_context
@@ -34,6 +39,7 @@ class Server:
         self.shift = 0  # how far off its answers to range requests are
         self.content_type = 'application/octet-stream'
         self.says_length = True
+        self.length: str | None = None  # instead of the real one
         self.pause_s = 0.0
         self.requests: list[str | None] = []  # the Range header of each
         server = self
@@ -69,7 +75,7 @@ class Server:
         if wanted and self.ranges:
             request.send_header('Content-Range', f'bytes {start}-{total - 1}/{total}')
         if self.says_length:
-            request.send_header('Content-Length', str(len(body)))
+            request.send_header('Content-Length', self.length or str(len(body)))
         request.end_headers()
         time.sleep(self.pause_s)
         request.wfile.write(body[: self.drops.pop(0)] if self.drops else body)
@@ -177,6 +183,78 @@ def test_a_web_page(server, folder):
     with pytest.raises(WeightsError, match='is a web page, not a weight file'):
         resolve('repvgg://tiny')
     assert list(folder.iterdir()) == []
+
+
+def test_a_captive_portal_does_not_cost_what_is_there_already(server, folder):
+    content, server.drops = server.content, [1000] * download.ATTEMPTS
+    with pytest.raises(WeightsError, match='the connection ended after'):
+        resolve('repvgg://tiny')
+    server.drops, server.ranges = [], False
+    server.content, server.content_type = b'<html>log in</html>' * 9999, 'text/html'
+    with pytest.raises(WeightsError, match='is a web page, not a weight file'):
+        resolve('repvgg://tiny')
+    assert (folder / f'{NAME}.part').read_bytes() == content[: 1000 * download.ATTEMPTS]
+    server.content, server.content_type, server.ranges = content, 'application/octet-stream', True
+    assert_whole(server, folder)
+
+
+@pytest.mark.parametrize('error', [OSError(errno.EHOSTUNREACH, 'No route to host'), ssl.SSLEOFError(8, 'EOF')])
+def test_networks_that_fail_while_reading_are_tried_again(server, folder, monkeypatch, error):
+    read, failures = http.client.HTTPResponse.read, [error]
+
+    def failing(self, *args):
+        if self.length and self.length < len(server.content) and failures:
+            raise failures.pop()
+        return read(self, *args)
+
+    monkeypatch.setattr(http.client.HTTPResponse, 'read', failing)
+    server.content *= 9  # more than is read at once
+    path = resolve(f'{server.url}/net-{hashlib.sha256(server.content).hexdigest()}.pth')
+    assert path.read_bytes() == server.content and not failures and len(server.requests) == 2
+
+
+@pytest.mark.parametrize('error', [OSError(errno.EHOSTUNREACH, 'No route to host'), urllib.error.URLError('no route')])
+def test_networks_that_fail_while_connecting_again_are_tried_again(server, folder, monkeypatch, error):
+    urlopen, failures = urllib.request.urlopen, [error]
+
+    def failing(request, **kwargs):
+        if server.requests and failures:
+            raise failures.pop()
+        return urlopen(request, **kwargs)
+
+    monkeypatch.setattr(urllib.request, 'urlopen', failing)
+    server.drops = [1000]
+    assert_whole(server, folder)
+    assert server.requests == [None, 'bytes=1000-'] and not failures
+
+
+def test_networks_that_keep_failing_are_not_called_disks(server, folder, monkeypatch):
+    def failing(self, *args):
+        raise OSError(errno.EHOSTUNREACH, 'No route to host')
+
+    monkeypatch.setattr(http.client.HTTPResponse, 'read', failing)
+    with pytest.raises(WeightsError, match=r'cannot be downloaded \(the connection ended \(OSError\)\)'):
+        resolve('repvgg://tiny')
+
+
+def test_a_length_that_is_no_number(server, folder):
+    server.length = 'abc'
+    with pytest.raises(WeightsError, match="is 'abc' bytes long by its server"):
+        resolve('repvgg://tiny')
+    assert list(folder.iterdir()) == []
+
+
+def test_no_more_is_read_than_was_published(server, tmp_path):
+    server.content, server.says_length = bytes(3_000_000), False
+    with pytest.raises(WeightsError, match=r'x\.pth is longer than the 1000 bytes that were published'):
+        download.download(f'{server.url}/x.pth', tmp_path / 'x.pth', lambda path: None, 1000)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('url', ['https://exa mple.org/a.pth', 'http://[x/a.pth', 'http://host:port/a.pth'])
+def test_what_is_no_address(folder, url):
+    with pytest.raises(WeightsError, match='is no address'):
+        resolve(url)
 
 
 def test_offline_says_what_to_get_and_where_to_put_it(folder, monkeypatch):

@@ -9,6 +9,7 @@ import pickle
 import signal
 import subprocess
 import sys
+from collections import OrderedDict
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def same(a: dict, b: dict) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) and a[key].dtype == b[key].dtype for key in a)
 
 
-@pytest.mark.parametrize('name', ['x.pth', 'x.safetensors', 'new/folder/x.pth'])
+@pytest.mark.parametrize('name', ['x.pth', 'x.safetensors', 'x.SAFETENSORS', 'new/folder/x.pth'])
 def test_what_is_written_is_read(tmp_path, name):
     write_checkpoint(TENSORS, tmp_path / name)
     assert same(read_checkpoint(tmp_path / name), TENSORS)
+    assert (tmp_path / name).read_bytes().startswith(b'PK') == name.endswith('.pth')
     with open(tmp_path / name, 'rb') as file:
         assert same(read_checkpoint(file), TENSORS)
 
@@ -69,25 +71,15 @@ def test_numpy_numbers_of_every_kind_are_read(tmp_path, code):
     assert found['scalar'] == array[1, 1] and found['scalar'].dtype == array[1, 1].dtype
 
 
-def test_numpy_arrays_that_claim_more_than_they_hold(tmp_path):
-    array = np.arange(3.0)
-
-    class Overlong:
-        def __reduce__(self):
-            rebuild, args, (version, _, dtype, fortran, data) = array.__reduce__()
-            return rebuild, args, (version, (4,), dtype, fortran, data)
-
-    torch.save({'a': Overlong()}, tmp_path / 'x.pth')
-    with pytest.raises(WeightsError, match=r'numpy\.ndarray, which could run code'):
-        read_checkpoint(tmp_path / 'x.pth')
-
-
 def test_safetensors_takes_views_and_shared_memory_but_tensors_only(tmp_path):
     base = torch.arange(6.0).reshape(2, 3)
     write_checkpoint({'a': base.T, 'b': base}, tmp_path / 'x.safetensors')
     assert same(read_checkpoint(tmp_path / 'x.safetensors'), {'a': base.T, 'b': base})
     with pytest.raises(WeightsError, match=r'tensors only, not meta: choose a \.pth name'):
         write_checkpoint({'meta': {}}, tmp_path / 'y.safetensors')
+    for odd in (torch.ones(1).to_sparse(), torch.ones(1, device='meta')):
+        with pytest.raises(WeightsError, match=r'y\.safetensors cannot hold one of these tensors'):
+            write_checkpoint({'a': odd}, tmp_path / 'y.safetensors')
     assert not (tmp_path / 'y.safetensors').exists()
 
 
@@ -108,6 +100,51 @@ def test_code_in_a_file_does_not_run(write_malicious, kind, forbidden):
     with pytest.raises(WeightsError, match=f'asks for the Python object (builtins.)?{forbidden}, which could run code'):
         read_checkpoint(path)
     assert not marker.exists()
+
+
+def test_what_others_allowed_is_not_allowed_here(write_malicious):
+    path, _ = write_malicious('getattr')
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.add_safe_globals([getattr])
+    try:
+        with pytest.raises(WeightsError, match=r'builtins\.getattr, which could run code'):
+            read_checkpoint(path)
+        assert set(torch.serialization.get_safe_globals()) == {*before, getattr}
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+@pytest.mark.parametrize('wrap', [lambda d: d, lambda d: {'a': [({'b': d},)]}, lambda d: {'a': d, 'b': d}])
+def test_dictionaries_that_replace_their_methods_are_refused(tmp_path, wrap):
+    hiding = OrderedDict(a=torch.ones(1))
+    hiding._metadata = OrderedDict()  # torch's own
+    torch.save(wrap(hiding), tmp_path / 'x.pth')
+    read_checkpoint(tmp_path / 'x.pth')
+    hiding.get = set
+    torch.save(wrap(hiding), tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match='replaces methods of its dictionaries'):
+        read_checkpoint(tmp_path / 'x.pth')
+    assert read_checkpoint(tmp_path / 'x.pth', unsafe=True)
+
+
+def test_a_dictionary_that_holds_itself_is_read(tmp_path):
+    checkpoint = {'a': torch.ones(1)}
+    checkpoint['self'] = checkpoint
+    torch.save(checkpoint, tmp_path / 'x.pth')
+    assert read_checkpoint(tmp_path / 'x.pth')['self']['self']['a'] == 1
+
+
+@pytest.mark.parametrize('shape', [(4,), (-1, -3), (-5, 0)])
+def test_numpy_arrays_have_the_shape_of_their_data(tmp_path, shape):
+    class Wrong:
+        def __reduce__(self):
+            rebuild, args, (version, _, dtype, fortran, data) = np.arange(3.0).__reduce__()
+            return rebuild, args, (version, shape, dtype, fortran, data if 0 not in shape else b'')
+
+    torch.save({'a': Wrong()}, tmp_path / 'x.pth')
+    with pytest.raises(WeightsError, match=r'numpy\.ndarray, which could run code'):
+        read_checkpoint(tmp_path / 'x.pth')
 
 
 def test_a_bare_pickle_does_not_run(write_malicious):

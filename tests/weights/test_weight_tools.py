@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -12,9 +13,9 @@ from repvgg_seg.models.classifier import RepVGGClassifier
 from repvgg_seg.models.trunk import RepVGG
 from repvgg_seg.weights import pretrained
 from repvgg_seg.weights.dialects import detect, from_official
-from repvgg_seg.weights.pretrained import Release, WeightFile, load_weights
+from repvgg_seg.weights.pretrained import Release, WeightFile, check_complete, load_weights
 from repvgg_seg.weights.store import read_checkpoint, sha256, write_checkpoint
-from tests.conftest import TINY, TINY_PLUS, randomise, tool
+from tests.conftest import TINY, TINY_PLUS, TINY_SE, randomise, tool
 
 
 def fails(capsys, name: str, *argv: object) -> str:
@@ -88,6 +89,42 @@ def test_what_cannot_be_converted(official, tmp_path, capsys, write_malicious):
     malicious, marker = write_malicious()
     assert 'could run code' in fails(capsys, 'convert_weights', malicious, out, '--to', 'timm')
     assert not marker.exists() and not out.exists()
+
+
+def without(state, part):
+    return {key: value for key, value in state.items() if part not in key}
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda s: s | {'linear.bias': s['linear.bias'] * torch.nan}, r'linear\.bias is not finite everywhere'),
+        (lambda s: s | {'linear.bias': s['linear.bias'].double() + 1e300}, r'linear\.bias is not finite everywhere'),
+        (lambda s: s | {'linear.bias': torch.ones(5, device='meta')}, r'linear\.bias is of type'),
+        (lambda s: s | {'linear.bias': torch.ones(5).to_sparse()}, r'linear\.bias is of type'),
+        (lambda s: dict(list(s.items())[::2]), r'these weights are incomplete: they lack stage0'),
+        (lambda s: without(s, 'stage3.1.'), r'these weights are incomplete: they lack stage3\.1'),
+        (lambda s: without(s, 'stage2.'), r'these weights are incomplete: they lack stage2\.0'),
+    ],
+)
+def test_damaged_weights_are_not_converted(official, tmp_path, capsys, damage, message):
+    write_checkpoint(damage(read_checkpoint(official[1])), tmp_path / 'bad.pth')
+    for out in (tmp_path / 'out.pth', tmp_path / 'out.safetensors'):
+        said = fails(capsys, 'convert_weights', tmp_path / 'bad.pth', out, '--to', 'timm')
+        assert re.search(message, said) and str(tmp_path / 'bad.pth') in said and not out.exists()
+
+
+def test_a_part_of_a_larger_storage_is_written_alone(official, tmp_path):
+    state = read_checkpoint(official[1])
+    write_checkpoint(state | {'linear.bias': torch.zeros(1_000_000)[:5]}, tmp_path / 'view.pth')
+    assert (tmp_path / 'view.pth').stat().st_size < official[1].stat().st_size + 10_000
+
+
+@pytest.mark.parametrize('arch', [TINY, TINY_PLUS, TINY_SE], ids=lambda v: v.name)
+@pytest.mark.parametrize('deploy', [False, True])
+def test_whole_weights_are_complete(arch, deploy):
+    check_complete(RepVGGClassifier(arch, 5, deploy=deploy).state_dict())
+    check_complete(RepVGG(arch, deploy=deploy, out_indices=(0, 1)).state_dict())
 
 
 def test_ema_is_chosen(official, tmp_path, capsys):
