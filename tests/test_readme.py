@@ -76,6 +76,7 @@ def test_every_config_is_listed_and_opens_with_its_command_cost_and_result(readm
 
 
 def test_every_link_and_make_target_exists(readme, repo) -> None:
+    assert not re.search(r'^[A-Z]+$', readme, re.MULTILINE)  # no placeholder was left
     for target in re.findall(r'\]\((?!http)([^)#]+)', readme):
         assert (repo / target).exists(), target
     makefile = (repo / 'Makefile').read_text()
