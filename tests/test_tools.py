@@ -178,6 +178,19 @@ def test_two_processes_train_through_torchrun_from_another_directory(repo, tiny_
     assert re.search(r'Iter\(val\) +\[2/2\]', done.stderr + done.stdout)  # four images, two a process
 
 
+def test_benchmark_times_both_forms_of_a_config(tiny_config, deployed, tmp_path, capsys) -> None:
+    argv = ['latency', str(tiny_config), '--size', '64x128', '--runs', '2', '--json', str(tmp_path / 'latency.json')]
+    assert tool('benchmark')(argv) == 0
+    result = json.loads((tmp_path / 'latency.json').read_text())
+    assert result['input'] == [1, 64, 128, 3] and {t['runs'] for t in result['latency'].values()} == {2}
+    times = [result['latency'][form]['p50_ms'] for form in ('train-time', 'deployed')]
+    assert result['speedup'] == pytest.approx(times[0] / times[1])
+    assert f'{times[1]:.1f}' in capsys.readouterr().out
+    said = fails(capsys, 'benchmark', 'latency', deployed / 'deploy.py')
+    assert 'describes a deployed model already' in said
+    assert 'nothing to time at batch 0' in fails(capsys, 'benchmark', 'latency', tiny_config, '--batch', '0')
+
+
 # ---- what a user can do wrong
 
 

@@ -8,12 +8,16 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.torch_version import TorchVersion
 from torch.utils.checkpoint import checkpoint
 
 from .block import NormLayer, RepVGGBlock
 from .variants import Variant, get_variant
 
 Dilation = int | Sequence[int]
+
+# Seen to hold in torch 2.15 and not to in 2.6; what lies between was not tried.
+_COMPILER_UPDATES_ONCE = TorchVersion(torch.__version__) >= '2.15'
 
 
 class RepVGG(nn.Module):
@@ -106,8 +110,10 @@ class RepVGG(nn.Module):
 
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     """Run `block` so that its activations are recomputed in the backward pass."""
-    if torch.compiler.is_compiling():  # the compiler recomputes values only, never the update of a buffer
-        return checkpoint(block, x, use_reentrant=False)
+    if torch.compiler.is_compiling():
+        # The compiler takes no contexts. Today's recomputes values only, never the update of a buffer; that of torch 2.6
+        # repeats the update as well, so there the activations are kept.
+        return checkpoint(block, x, use_reentrant=False) if _COMPILER_UPDATES_ONCE else block(x)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block)))
 
 
