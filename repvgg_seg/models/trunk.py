@@ -111,7 +111,7 @@ class RepVGG(nn.Module):
 def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
     """Run `block` so that its activations are recomputed in the backward pass."""
     if torch.compiler.is_compiling():
-        # The compiler takes no contexts. Today's recomputes values only, never the update of a buffer; that of torch 2.6
+        # The compiler takes no contexts. Today's recomputes values only, never the update of a buffer; that of 2.6
         # repeats the update as well, so there the activations are kept.
         return checkpoint(block, x, use_reentrant=False) if _COMPILER_UPDATES_ONCE else block(x)
     return checkpoint(block, x, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block)))

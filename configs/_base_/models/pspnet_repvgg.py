@@ -1,41 +1,6 @@
-# PSPNet at output stride 8 on a RepVGG trunk; strides and dilations as in the authors' own PSPNet example.
-# A leaf config names the arch and the channels of its last two stages.
-norm_cfg = dict(type='BN', requires_grad=True)
-data_preprocessor = dict(
-    type='SegDataPreProcessor',
-    mean=[123.675, 116.28, 103.53],
-    std=[58.395, 57.12, 57.375],
-    bgr_to_rgb=True,
-    pad_val=0,
-    seg_pad_val=255,
-)
+# PSPNet at output stride 8; strides and dilations as in the authors' own PSPNet example.
+_base_ = ['segmentor.py']
 model = dict(
-    type='EncoderDecoder',
-    data_preprocessor=data_preprocessor,
-    backbone=dict(type='RepVGG', strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4), norm_cfg=norm_cfg),
-    decode_head=dict(
-        type='PSPHead',
-        in_index=3,
-        channels=512,
-        pool_scales=(1, 2, 3, 6),
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0),
-    ),
-    auxiliary_head=dict(
-        type='FCNHead',
-        in_index=2,
-        channels=256,
-        num_convs=1,
-        concat_input=False,
-        dropout_ratio=0.1,
-        num_classes=19,
-        norm_cfg=norm_cfg,
-        align_corners=False,
-        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=0.4),
-    ),
-    train_cfg=dict(),
-    test_cfg=dict(mode='whole'),
+    backbone=dict(strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4)),
+    decode_head=dict(type='PSPHead', in_index=3),
 )
