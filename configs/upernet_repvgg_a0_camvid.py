@@ -1,5 +1,5 @@
 # python tools/train.py configs/upernet_repvgg_a0_camvid.py --amp
-# Cost: 1,500 iterations of 4 crops of 256x320; 57 min in float32 on one thread of an AMD EPYC (AVX2) beside other jobs.
+# Cost: 1,500 iterations of 4 crops of 256x320; 52 min in float32 on one thread of an AMD EPYC (AVX2) beside other jobs.
 # Expect: 40.66 mIoU, 86.06 aAcc on val from random weights, before and after conversion (run once, 2026-11-22).
 _base_ = [
     '_base_/models/upernet_repvgg.py',
