@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import os
 import sys
@@ -10,6 +11,17 @@ from collections.abc import Callable
 from .doctor import check_distributions
 
 TRACEBACK_VARIABLE = 'REPVGG_SEG_TRACEBACK'
+
+
+def option(text: str) -> str:
+    """Read one KEY=VALUE of --cfg-options.
+
+    Raises:
+        ArgumentTypeError: there is no `=` in it.
+    """
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form KEY=VALUE')
+    return text
 
 
 def command(main: Callable[[list[str] | None], None]) -> Callable[..., int]:

@@ -232,6 +232,14 @@ def test_a_misspelt_option_is_refused(capsys, tiny_config) -> None:
     assert "has no 'trian_cfg' to change: did you mean 'train_cfg'?" in said
 
 
+@pytest.mark.parametrize('name', ['train', 'test'])
+def test_an_option_without_a_value_is_refused(capsys, name: str, tiny_config) -> None:
+    with pytest.raises(SystemExit) as stop:
+        tool(name)([str(tiny_config), *(['x.pth'] if name == 'test' else []), '--cfg-options', 'train_cfg.max_iters'])
+    assert stop.value.code == 2
+    assert "'train_cfg.max_iters' is not of the form KEY=VALUE" in capsys.readouterr().err
+
+
 def test_processes_that_nobody_started(capsys, tiny_config, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv('RANK', raising=False)
     said = fails(capsys, 'train', tiny_config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'w')

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repvgg_seg.cli import command
+from repvgg_seg.cli import command, option
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -37,6 +37,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=option,
         action=DictAction,
         metavar='KEY=VALUE',
         help='change config values, e.g. data_root=DIR',

@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repvgg_seg.cli import command
+from repvgg_seg.cli import command, option
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -38,6 +38,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
+        type=option,
         action=DictAction,
         metavar='KEY=VALUE',
         help='change config values, e.g. data_root=DIR train_cfg.max_iters=100',
