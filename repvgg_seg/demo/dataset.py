@@ -12,19 +12,15 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
 import os
-import signal
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from ..parallel import parallel_map
 from .canvas import TRAIN_IDS
 from .scene import FEATURES, draw_scene
 
@@ -121,7 +117,7 @@ def write_demo_dataset(
     for split in SPLITS:  # both exist even if a split is empty, as loaders expect
         for kind in ('leftImg8bit', 'gtFine'):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
-    _draw_all(root, missing, size, seed, workers or os.cpu_count() or 1)
+    _draw_all(root, missing, size, seed, workers)
     os.replace(root / PARTIAL, root / COMPLETE)
     log.info('wrote %d of %d samples to %s', len(missing), len(samples), root)
     return root
@@ -222,26 +218,9 @@ def _draw(root: Path, size: tuple[int, int], seed: int, sample: tuple[str, int])
         _write(root / path, cv2.imencode('.png', pixels, [cv2.IMWRITE_PNG_COMPRESSION, 3])[1].tobytes())
 
 
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent process ends the pool
-    cv2.setNumThreads(1)  # the pool keeps every processor busy already
-
-
-def _draw_all(root: Path, samples: list[tuple[str, int]], size: tuple[int, int], seed: int, workers: int) -> None:
+def _draw_all(
+    root: Path, samples: list[tuple[str, int]], size: tuple[int, int], seed: int, workers: int | None
+) -> None:
     draw = partial(_draw, root, size, seed)
-    columns = TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task('Drawing street scenes', total=len(samples))
-        workers = min(workers, len(samples) // 4)  # a process takes as long to start as a few images
-        if workers <= 1:
-            for sample in samples:
-                draw(sample)
-                progress.advance(task)
-            return
-        # Spawned, because forking a process in which OpenCV or torch has threads can hang.
-        pool = ProcessPoolExecutor(workers, multiprocessing.get_context('spawn'), _start_worker)
-        try:
-            for _ in pool.map(draw, samples, chunksize=2):
-                progress.advance(task)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    for _ in parallel_map(draw, samples, workers=workers, description='Drawing street scenes'):
+        pass

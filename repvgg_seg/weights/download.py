@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from .store import WeightsError, replace
+from ..files import replace
+from .store import WeightsError
 
 try:
     import fcntl

@@ -17,11 +17,12 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..files import StrPath, sha256
 from ..models.trunk import RepVGG
 from ..models.variants import VARIANTS, Variant
 from .dialects import AUX_CLASSIFIERS, StateDict, is_segmentor, shorten, to_official, unwrap
 from .download import download
-from .store import StrPath, WeightsError, read_checkpoint, sha256
+from .store import WeightsError, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
