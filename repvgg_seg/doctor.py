@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
@@ -41,6 +41,9 @@ _FAMILIES = {
 # All of them write one folder, `cv2`. The first two are required by others; either is enough.
 _HEADLESS = 'opencv-python-headless'
 _OPENCV = (_HEADLESS, 'opencv-python', 'opencv-contrib-python-headless', 'opencv-contrib-python')
+
+# What running an exported model needs: requirements-runtime.txt. One of the last two is enough, or torch.
+RUNTIME = frozenset({'numpy', 'pillow', _HEADLESS, 'rich', 'packaging', 'openvino', 'onnxruntime'})
 
 # (module, distribution, modules it cannot do without), prerequisites first: what a broken one drags along is
 # not reported again. `import mmseg` loads nothing; `mmseg.models` is what a config touches.
@@ -73,31 +76,35 @@ class Problem:
         return f'{self.cause}\n   cure: {self.cure}'
 
 
-def check_distributions() -> list[Problem]:
+def check_distributions(needs: Collection[str] | None = None) -> list[Problem]:
     """All that metadata can tell: packages missing, outside of our versions, colliding or overwritten.
 
-    Imports none of them, so it is cheap and no broken package can bring it down.
+    Imports none of them, so it is cheap and no broken package can bring it down. `needs` are the distributions that
+    count, such as RUNTIME; None: all.
     """
     installed = _installed()
-    return [*_check_versions(installed), *_check_families(installed), *_check_opencv(installed)]
+    families = _check_families(installed) if needs is None else ()
+    return [*_check_versions(installed, needs), *families, *_check_opencv(installed)]
 
 
-def find_problems() -> list[Problem]:
+def find_problems(needs: Collection[str] | None = None) -> list[Problem]:
     """`check_distributions`, then imports every package for real, each on its own; takes some seconds."""
     # albumentations asks the package index for news at every import, and waits where there is no network.
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
     installed = _installed()
-    problems = check_distributions()
+    problems = check_distributions(needs)
     broken: set[str] = set()
-    for module, name, needs in _IMPORTS:
+    for module, name, prerequisites in _IMPORTS:
+        if needs is not None and name not in needs:
+            continue
         missing = name not in installed and not (name in _OPENCV and _some_opencv(installed))
-        error = None if missing or broken.intersection(needs) else _import_error(module)
+        error = None if missing or broken.intersection(prerequisites) else _import_error(module)
         if error is not None:
             problem = _explain(module, name, error, installed)
             # A package whose record is already known to be bad fails for that reason; one cure is enough.
             if not any(problem.cure in known.cure for known in problems):
                 problems.append(problem)
-        if missing or error is not None or broken.intersection(needs):
+        if missing or error is not None or broken.intersection(prerequisites):
             broken.add(module.partition('.')[0])
     if 'cv2' not in broken and _answering_opencv(installed) == '':
         cause = 'The folder cv2 holds no OpenCV build that is on record: another one was written over it'
@@ -159,7 +166,7 @@ def _requirements() -> list[tuple[Requirement, str]]:
     return found
 
 
-def _check_versions(installed: Mapping[str, Distribution]) -> Iterator[Problem]:
+def _check_versions(installed: Mapping[str, Distribution], needs: Collection[str] | None) -> Iterator[Problem]:
     try:
         from packaging.requirements import Requirement
         from packaging.specifiers import SpecifierSet
@@ -174,6 +181,8 @@ def _check_versions(installed: Mapping[str, Distribution]) -> Iterator[Problem]:
     replaced = {ours for ours, originals in _FAMILIES.values() if installed.keys() & {*originals}}
     for requirement, extra in _requirements():
         name = _canonical(requirement.name)
+        if needs is not None and name not in needs:
+            continue
         cure = f"{_PIP} install '{requirement.name}{requirement.specifier}'"
         if name in installed:
             version = installed[name].version
@@ -182,7 +191,7 @@ def _check_versions(installed: Mapping[str, Distribution]) -> Iterator[Problem]:
                 yield Problem(cause, cure)
         elif not (extra or name in replaced or (name in _OPENCV and _some_opencv(installed))):
             yield Problem(f'{name} is not installed', cure)
-    if 'torch' in installed and 'torchvision' in installed:
+    if needs is None and 'torch' in installed and 'torchvision' in installed:
         torch, vision = installed['torch'].version, installed['torchvision']
         for needed in map(Requirement, vision.requires or ()):
             if needed.name == 'torch' and not needed.specifier.contains(torch, prereleases=True):
@@ -305,7 +314,7 @@ def versions() -> dict[str, str]:
     return {name: installed[name].version for name in names if name in installed}
 
 
-def _versions(installed: Mapping[str, Distribution]) -> Iterator[tuple[str, str]]:
+def _versions(installed: Mapping[str, Distribution], needs: Collection[str] | None) -> Iterator[tuple[str, str]]:
     yield 'python', f'{platform.python_version()} ({sys.executable})'
     yield 'platform', platform.platform()
     yield _OURS, installed[_OURS].version if _OURS in installed else 'runs from a checkout, not installed'
@@ -315,6 +324,8 @@ def _versions(installed: Mapping[str, Distribution]) -> Iterator[tuple[str, str]
         return
     for requirement, extra in requirements:
         name = _canonical(requirement.name)
+        if needs is not None and name not in needs:
+            continue
         absent = f'not installed (optional: {_OURS}[{extra}])' if extra else 'not installed'
         yield name, installed[name].version if name in installed else absent
 
@@ -370,13 +381,17 @@ def _opencv(installed: Mapping[str, Distribution]) -> str:
     return f'{name} {installed[name].version}, windows: {windows[1] if windows else "unknown"}'
 
 
-def main() -> int:
-    """Prints the report and every problem with its cure; the exit code is 1 if there is any."""
+def main(argv: Sequence[str] = ()) -> int:
+    """Prints the report and every problem with its cure; the exit code is 1 if there is any.
+
+    With --runtime only what running an exported model needs counts.
+    """
+    needs = RUNTIME if '--runtime' in argv else None
     installed = _installed()
-    for name, value in _versions(installed):
+    for name, value in _versions(installed, needs):
         print(f'{name:24}{value}')
     print('\nImporting all of them ...\n', flush=True)
-    problems = find_problems()
+    problems = find_problems(needs)
     for name, value in (*_devices(), ('OpenCV that answers', _opencv(installed))):
         print(f'{name:24}{value}')
     print()
@@ -390,4 +405,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

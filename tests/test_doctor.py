@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from repvgg_seg import doctor
 from repvgg_seg.doctor import Problem, check_distributions, find_problems
@@ -200,6 +201,29 @@ def test_the_answering_opencv_is_found_by_its_hash(site: Site) -> None:
     assert doctor._answering_opencv(doctor._installed()) == ''
 
 
+def test_running_a_model_needs_neither_torch_nor_openmmlab(site: Site) -> None:
+    for name in ('torch', 'torchvision', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation', 'opencv-python'):
+        site.uninstall(name)
+    site.install('mmcv', '2.1.0')
+    assert check_distributions(doctor.RUNTIME) == []
+    site.uninstall('pillow')
+    assert only(check_distributions(doctor.RUNTIME)).cause == 'pillow is not installed'
+    site.install('openvino', '2023.0.0')
+    assert 'openvino 2023.0.0 is installed' in check_distributions(doctor.RUNTIME)[-1].cause
+
+
+def test_the_runtime_requirements_are_those_of_the_lock() -> None:
+    lock = (REPOSITORY / 'requirements.lock').read_text().splitlines()
+    pins = [line for line in (REPOSITORY / 'requirements-runtime.txt').read_text().splitlines() if line[0] != '#']
+    assert set(pins) < set(lock)
+    names = {pin.partition('==')[0] for pin in pins}
+    assert names >= doctor.RUNTIME - {'onnxruntime'} and not names & {'torch', 'onedl-mmcv'}
+    for name in names:  # pip is told not to look for what they need in turn
+        for line in importlib.metadata.requires(name) or ():
+            requirement = Requirement(line)
+            assert requirement.name.lower() in names or 'extra' in str(requirement.marker), f'{name} needs {line}'
+
+
 def test_requirements_are_the_declared_ones() -> None:
     python, lines = doctor._own_setup()
     assert python == '>=3.10'
@@ -269,6 +293,15 @@ def test_this_environment_is_healthy(tmp_path: Path) -> None:
     assert 'Everything works together.' in done.stdout
     for row in ('torch ', 'onedl-mmsegmentation ', 'CPU ', 'OpenCV that answers '):
         assert f'\n{row}' in done.stdout
+
+
+def test_the_report_can_be_about_running_models(monkeypatch: pytest.MonkeyPatch, capsys, site: Site) -> None:
+    site.uninstall('torch')
+    failing(monkeypatch, {'torch': ImportError('x'), 'mmcv': ImportError('x')})
+    assert doctor.main(['--runtime']) == 0
+    said = capsys.readouterr().out
+    assert '\nnumpy ' in said and 'torch ' not in said and 'Everything works together.' in said
+    assert doctor.main([]) == 1
 
 
 def test_opencv_without_display_libraries_is_cured(tmp_path: Path) -> None:
