@@ -91,6 +91,11 @@ class RepVGG(nn.Module):
         """The stages after the stem, in order."""
         return [getattr(self, f'stage{index + 1}') for index in range(self.out_indices[-1] + 1)]
 
+    @property
+    def out_channels(self) -> tuple[int, ...]:
+        """Channels of the maps that `forward` returns."""
+        return tuple(self.variant.channels[index + 1] for index in self.out_indices)
+
     def _run(self, blocks: Iterable[nn.Module], x: Tensor) -> Tensor:
         """Pass `x` through `blocks`, one checkpoint each if activations are to be recomputed."""
         recompute = self.with_cp and self.training and torch.is_grad_enabled()
