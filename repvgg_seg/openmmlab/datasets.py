@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
+
+from ..data.masks import IMAGE_SUFFIXES, find_images, read_classes
 
 
 @DATASETS.register_module()
@@ -29,3 +32,72 @@ class CamVidDataset(BaseSegDataset):
 
     def __init__(self, img_suffix: str = '.jpg', seg_map_suffix: str = '.png', **kwargs: Any) -> None:
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
+
+
+@DATASETS.register_module()
+class FolderDataset(BaseSegDataset):
+    """Images and masks of your own: classes.json, a folder of images and one of masks of class indices.
+
+    Images of any of IMAGE_SUFFIXES, also mixed; the mask of `a/b.jpg` is `a/b` with `seg_map_suffix`. `ann_file` lists
+    the images of a split, one a line, where splits are not folders. classes.json: see
+    repvgg_seg/data/masks.py.
+
+    Raises:
+        FileNotFoundError: classes.json, or the images, are not there.
+        MaskError: classes.json is not of its form.
+    """
+
+    def __init__(
+        self,
+        classes_file: str = 'classes.json',
+        seg_map_suffix: str = '.png',
+        data_root: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.classes_file = Path(data_root or '', classes_file)
+        self.classes = read_classes(self.classes_file)
+        super().__init__(
+            img_suffix='',
+            seg_map_suffix=seg_map_suffix,
+            data_root=data_root,
+            metainfo={'classes': self.classes.names, 'palette': [list(color) for color in self.classes.colors]},
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Return the paths of each image and its mask."""
+        images, masks = (Path(self.data_prefix[key]) for key in ('img_path', 'seg_map_path'))
+        found = find_images(images)
+        names = self._listed(found, images) if self.ann_file else list(found)
+        if not names:
+            where = self.ann_file or f'{images} ({", ".join(IMAGE_SUFFIXES)})'
+            raise FileNotFoundError(f'there are no images in {where}: put them there, or change data_root')
+        pairs = [(found[name], masks / f'{name}{self.seg_map_suffix}') for name in names]
+        shared = {'label_map': None, 'reduce_zero_label': self.reduce_zero_label}
+        return [
+            {'img_path': str(image), 'seg_map_path': str(mask), 'seg_fields': [], **shared} for image, mask in pairs
+        ]
+
+    def _listed(self, found: dict[str, Path], images: Path) -> list[str]:
+        """Return the names in `ann_file`, of those that are there."""
+        try:
+            lines = [line.strip() for line in Path(self.ann_file).read_text().splitlines() if line.strip()]
+        except OSError as error:
+            raise FileNotFoundError(f'the list of images {self.ann_file} cannot be read ({error.strerror})') from error
+        names = [line[: -len(Path(line).suffix)] if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines]
+        if missing := [line for line, name in zip(lines, names, strict=True) if name not in found]:
+            raise FileNotFoundError(
+                f'{self.ann_file} lists {len(missing)} images that are not in {images}, the first is {missing[0]!r}'
+            )
+        return names
+
+
+def metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
+    """Return what the config of a data set says of it, such as 'classes' and 'palette', without looking for its images.
+
+    Raises:
+        FileNotFoundError: it is a FolderDataset without its classes.json.
+    """
+    if not issubclass(DATASETS.get(dataset['type']), BaseSegDataset):
+        return {}  # a wrapper of several data sets
+    return DATASETS.build({**dataset, 'pipeline': [], 'lazy_init': True}).metainfo
