@@ -16,6 +16,7 @@ from rich.progress import track
 class Latency:
     """Latencies of one callable, in milliseconds."""
 
+    min_ms: float
     p50_ms: float
     p95_ms: float
     runs: int
@@ -48,4 +49,4 @@ def measure_latency(
 def _summary(seconds: list[float]) -> Latency:
     ordered = sorted(seconds)
     p95 = ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))]
-    return Latency(1e3 * statistics.median(ordered), 1e3 * p95, len(ordered))
+    return Latency(1e3 * ordered[0], 1e3 * statistics.median(ordered), 1e3 * p95, len(ordered))
