@@ -18,6 +18,7 @@ _HOMES = {
     'custom_l2': 'models.custom_l2',
     'switch_to_deploy': 'deploy.convert',
     'load_weights': 'weights.pretrained',
+    'Segmenter': 'deploy.runtime',
 }
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     'RepVGG',
     'RepVGGBlock',
     'RepVGGClassifier',
+    'Segmenter',
     'Variant',
     'custom_l2',
     'load_weights',
@@ -33,6 +35,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .deploy.convert import switch_to_deploy
+    from .deploy.runtime import Segmenter
     from .models.block import RepVGGBlock
     from .models.classifier import RepVGGClassifier
     from .models.custom_l2 import custom_l2

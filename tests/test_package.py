@@ -11,7 +11,7 @@ import repvgg_seg
 
 FLOORS = {
     'models': 1, 'measure': 1, 'demo': 1,
-    'weights': 2, 'pretrain': 2, 'deploy': 2,
+    'weights': 2, 'pretrain': 2, 'deploy': 2, 'data': 2,
     'openmmlab': 3,
 }  # fmt: skip
 OPENMMLAB = {'mmseg', 'mmengine', 'mmcv'}

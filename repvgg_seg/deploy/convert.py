@@ -18,12 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from ..doctor import versions
+from ..files import sha256, write_text
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
 from ..weights.pretrained import load_weights, read_weights, resolve
-from ..weights.store import sha256, write_checkpoint, write_text
-from .graph import InferenceGraph
+from ..weights.store import write_checkpoint
+from .graph import InferenceGraph, fold_norms
 
 Model = TypeVar('Model', bound=nn.Module)
 
@@ -111,7 +112,8 @@ def verify_segmentor(
     """Prove on the inference graph that `converted` is the same function as `original`; both stay unchanged.
 
     Runs CHECKS on synthetic images of `sizes` (H, W): the algebra of the fusion in float64, then the weights that
-    `converted` holds in float64 and in float32 arithmetic.
+    `converted` holds in float64 and in float32 arithmetic. The original runs with all its norms, the converted one with
+    those of neck and head folded too, as it will be exported.
 
     Raises:
         VerificationError: a deviation is above that of CHECKS, or an output is not finite.
@@ -122,7 +124,7 @@ def verify_segmentor(
         logits = graph.logits(images)
         return logits, graph.classes(logits)
 
-    return _verify(original, converted, [_synthetic_images(size) for size in sizes], outputs)
+    return _verify(original, converted, [synthetic_images(size) for size in sizes], outputs)
 
 
 def verify_classifier(
@@ -139,7 +141,7 @@ def verify_classifier(
         logits = model((x - 116) / 57)
         return logits, logits.argmax(1)
 
-    return _verify(original, converted, [_synthetic_images(size) for size in sizes], outputs)
+    return _verify(original, converted, [synthetic_images(size) for size in sizes], outputs)
 
 
 @torch.no_grad()
@@ -152,9 +154,9 @@ def _verify(
     deviations = []
     for check in CHECKS:
         # On the CPU, whose float32 is float32 (GPUs may round products to TF32) and where float64 always exists.
-        reference_model, model = (copy.deepcopy(m).cpu().to(check.dtype).eval() for m in (original, converted))
-        if check.fuse:
-            model = switch_to_deploy(reference_model)
+        reference_model = copy.deepcopy(original).cpu().to(check.dtype).eval()
+        model = switch_to_deploy(reference_model) if check.fuse else copy.deepcopy(converted).cpu()
+        model = fold_norms(model).to(check.dtype)
         for images in inputs:
             reference, reference_classes = outputs(reference_model, images)
             result, result_classes = outputs(model, images)
@@ -173,12 +175,13 @@ def _verify(
                     f'the converted model is not equal to the original (check {check.name!r}, input '
                     f'{images.shape[1]}x{images.shape[2]}): the largest relative deviation is {deviation.max_rel:.3g}, '
                     f'where {check.max_rel:g} is allowed, and {deviation.agreement:.4%} of the classes agree. Nothing '
-                    'was written. Check the checkpoint for NaN or infinite values and for negative variances.'
+                    'was written. Check the checkpoint for NaN or infinite values and for negative variances; a net '
+                    'that has hardly trained, whose statistics do not fit its activations yet, can amplify rounding so.'
                 )
     return deviations
 
 
-def _synthetic_images(size: tuple[int, int]) -> Tensor:
+def synthetic_images(size: tuple[int, int]) -> Tensor:
     """Return one smooth and one noisy image, uint8 (2, H, W, 3), the same in every run."""
     generator = torch.Generator().manual_seed(0)
     coarse = torch.rand(1, 3, 6, 9, generator=generator)

@@ -1,0 +1,253 @@
+"""The runtimes that run an exported file, behind one method; each is imported only where it is used.
+
+A backend maps batches (n, H, W, 3) to class maps (n, H, W), in order. What it yields may be memory that the runtime
+uses again: copy what is to last beyond the next step.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import zipfile
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+
+from ..files import FileError, StrPath
+from .images import Array
+from .metadata import ARCHIVE_NAME, KEY, ModelMetadata
+
+Tag = TypeVar('Tag')
+Classes = np.ndarray[Any, Any]  # (n, H, W) uint8 or uint16
+
+MODES = ('latency', 'throughput')
+# Suffix -> how such a file begins, and what runs it, the fastest on a CPU first.
+KINDS = {
+    '.onnx': (b'\x08', ('openvino', 'onnxruntime')),
+    '.xml': (b'<?xml', ('openvino',)),
+    '.pt2': (b'PK', ('torch',)),
+}
+
+
+class Backend(Protocol):
+    """An opened model."""
+
+    metadata: ModelMetadata
+
+    def map(self, batches: Iterable[tuple[Tag, Array]]) -> Generator[tuple[Tag, Classes], None, None]:
+        """Yield the class maps of each batch, in order, with the tag that came with it."""
+
+
+def open_model(path: StrPath, backend: str, device: str, mode: str) -> tuple[str, Backend]:
+    """Open an exported file; return the name of the backend that was chosen, and it.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        FileError: it is of another kind, cut short, or not written by tools/export.py.
+        ImportError: no backend that runs it is installed.
+        ValueError: the backend does not exist or does not run such files, on this device, in this mode.
+    """
+    path = Path(path)
+    if backend not in ('auto', *BACKENDS):
+        raise ValueError(f'there is no backend {backend!r}: choose auto or one of {", ".join(BACKENDS)}')
+    if mode not in MODES:
+        raise ValueError(f'there is no mode {mode!r}: choose one of {", ".join(MODES)}')
+    _check_file(path)
+    able = KINDS[path.suffix.lower()][1]
+    if device == 'cuda':  # which is none of OpenVINO's
+        able = tuple(name for name in able if name != 'openvino') or able
+    if backend == 'auto':
+        backend = next((name for name in able if importlib.util.find_spec(name)), able[0])
+    if backend not in able:
+        raise ValueError(f'{path}: a {path.suffix} file runs in {" or ".join(able)}, not in {backend}')
+    if mode == 'throughput' and backend != 'openvino':
+        raise ValueError(f'the throughput mode is of openvino, and {path} runs in {backend}')
+    try:
+        importlib.import_module(backend)
+    except ImportError as error:
+        hint = '' if backend == 'torch' else ", as does `pip install 'repvgg-seg[export]'`"
+        raise ImportError(
+            f'{path} runs in {" or ".join(able)}, and {backend} cannot be imported ({error}): '
+            f'`pip install {backend}` brings it{hint}'
+        ) from error
+    return backend, BACKENDS[backend](path, device, mode)
+
+
+def _check_file(path: Path) -> None:
+    suffix = path.suffix.lower()
+    if path.is_dir():
+        raise FileError(f'{path} is a folder: name the exported file in it, which ends in {" or ".join(KINDS)}')
+    if suffix == '.bin' and path.with_suffix('.xml').is_file():
+        raise FileError(f'{path} holds the weights of {path.with_suffix(".xml").name}: name that file')
+    if suffix not in KINDS:
+        raise FileError(
+            f'{path} is no exported model, which ends in {" or ".join(KINDS)}: tools/export.py makes one of what '
+            'tools/convert_deploy.py wrote'
+        )
+    try:
+        with open(path, 'rb') as file:
+            head = file.read(8)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path} does not exist: check the path') from None
+    except OSError as error:
+        raise FileError(f'{path} cannot be read ({error.strerror or error})') from error
+    if not head.startswith(KINDS[suffix][0]):
+        raise FileError(f'{path} is {"no " + suffix + " file" if head else "empty"}: copy it again, or export again')
+    if suffix == '.xml' and not path.with_suffix('.bin').is_file():
+        raise FileError(f'{path.with_suffix(".bin")} is missing, which holds the weights of {path.name}: copy both')
+
+
+def _damaged(path: Path, error: Exception) -> FileError:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return FileError(f'{path} is damaged or cut short: copy it again, or export again ({lines[-1][:200]})')
+
+
+def _metadata(path: Path, text: str | None) -> ModelMetadata:
+    if not text:
+        raise FileError(f'{path} was not written by tools/export.py: it does not say what its classes are')
+    try:
+        return ModelMetadata.from_json(text)
+    except ValueError as error:
+        raise FileError(f'{path}: {error}') from error
+
+
+class OpenVINO:
+    """Runs .xml and .onnx files; `device` is one of OpenVINO's, such as cpu, gpu or npu.
+
+    In the throughput mode several requests run at once, each on a part of the cores.
+    """
+
+    # What the file asks for; else a CPU that has bfloat16 would compute a float32 model in it.
+    PRECISIONS = {'fp32': 'f32', 'fp16': 'f16', 'bf16': 'bf16'}  # noqa: RUF012
+
+    def __init__(self, path: Path, device: str, mode: str) -> None:
+        import openvino
+
+        self._tensor = openvino.Tensor
+        core = openvino.Core()
+        device = 'CPU' if device == 'auto' else device.upper()
+        if device.partition('.')[0] not in core.available_devices:
+            raise ValueError(f'openvino has no device {device} here, only {", ".join(core.available_devices)}')
+        try:
+            model = core.read_model(path)
+        except RuntimeError as error:
+            raise _damaged(path, error) from error
+        place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
+        self.metadata = _metadata(path, model.get_rt_info(place).value if model.has_rt_info(place) else None)
+        self._compiled = core.compile_model(
+            model,
+            device,
+            {
+                'PERFORMANCE_HINT': mode.upper(),
+                'INFERENCE_PRECISION_HINT': self.PRECISIONS[self.metadata.precision],
+            },
+        )
+        self._depth = self._compiled.get_property('OPTIMAL_NUMBER_OF_INFER_REQUESTS') if mode == 'throughput' else 1
+        self._idle: deque[Any] = deque()
+
+    def map(self, batches: Iterable[tuple[Tag, Array]]) -> Generator[tuple[Tag, Classes], None, None]:
+        """Yield the class maps of each batch, in order."""
+        running: deque[tuple[Tag, Array, Any]] = deque()
+        try:
+            for tag, batch in batches:
+                # Requests come from a common store, so that several threads may map at once.
+                try:
+                    request = self._idle.pop()
+                except IndexError:
+                    request = self._compiled.create_infer_request()
+                batch = np.ascontiguousarray(batch)
+                request.set_input_tensor(self._tensor(batch, shared_memory=True))
+                request.start_async()
+                running.append((tag, batch, request))
+                if len(running) == self._depth:
+                    yield from self._oldest(running)
+            while running:
+                yield from self._oldest(running)
+        finally:
+            for *_, request in running:  # it still reads its input
+                request.wait()
+
+    def _oldest(self, running: deque[tuple[Tag, Array, Any]]) -> Generator[tuple[Tag, Classes], None, None]:
+        running[0][2].wait()
+        tag, _, request = running.popleft()
+        yield tag, request.get_output_tensor().data
+        self._idle.append(request)
+
+
+class Synchronous:
+    """What the backends have in common that run one batch at a time."""
+
+    metadata: ModelMetadata
+    infer: Callable[[Array], Classes]
+
+    def map(self, batches: Iterable[tuple[Tag, Array]]) -> Generator[tuple[Tag, Classes], None, None]:
+        """Yield the class maps of each batch, in order."""
+        for tag, batch in batches:
+            yield tag, self.infer(np.ascontiguousarray(batch))
+
+
+class ONNXRuntime(Synchronous):
+    """Runs .onnx files on the CPU, or on a GPU with the CUDA build of onnxruntime."""
+
+    def __init__(self, path: Path, device: str, mode: str) -> None:
+        import onnxruntime
+
+        there = {'cpu': 'CPUExecutionProvider'}
+        if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
+            there = {'cuda': 'CUDAExecutionProvider', **there}
+        provider = there[_choose('onnxruntime', device, list(there))]
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; its warnings are about the exporter's graph
+        try:
+            session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+        except Exception as error:
+            raise _damaged(path, error) from error
+        self.metadata = _metadata(path, session.get_modelmeta().custom_metadata_map.get(KEY))
+        name = session.get_inputs()[0].name
+        self.infer = lambda batch: session.run(None, {name: batch})[0]
+
+
+class Torch(Synchronous):
+    """Runs .pt2 files, archives of torch.export, on the CPU or a GPU."""
+
+    def __init__(self, path: Path, device: str, mode: str) -> None:
+        import torch
+
+        device = _choose('torch', device, ['cuda', 'cpu'] if torch.cuda.is_available() else ['cpu'])
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = [name for name in archive.namelist() if name.endswith(f'/extra/{ARCHIVE_NAME}')]
+                text = archive.read(names[0]).decode() if names else None
+        except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
+            raise _damaged(path, error) from error
+        self.metadata = _metadata(path, text)
+        try:
+            program = torch.export.load(path)
+        except Exception as error:
+            raise _damaged(path, error) from error
+        if device != 'cpu':
+            program = importlib.import_module('torch.export.passes').move_to_device_pass(program, device)
+        module = program.module()
+
+        def infer(batch: Array) -> Classes:
+            with torch.inference_mode():
+                return module(torch.from_numpy(batch).to(device)).cpu().numpy()
+
+        self.infer = infer
+
+
+def _choose(backend: str, device: str, there: list[str]) -> str:
+    """Return the device to use, the first of `there` for 'auto'."""
+    if device not in ('auto', *there):
+        raise ValueError(f'{backend} has no device {device!r} here, only {", ".join(there)}')
+    return there[0] if device == 'auto' else device
+
+
+BACKENDS: dict[str, Callable[[Path, str, str], Backend]] = {
+    'openvino': OpenVINO,
+    'onnxruntime': ONNXRuntime,
+    'torch': Torch,
+}

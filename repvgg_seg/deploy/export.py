@@ -1,0 +1,350 @@
+"""Export of the inference graph to single files; what does not compute what the graph computes is not written."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+from .. import files
+from ..doctor import versions
+from .backends import open_model
+from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
+from .graph import InferenceGraph, fold_norms
+from .images import Array
+from .metadata import ARCHIVE_NAME, KEY, ModelMetadata, Output, Precision
+
+DTYPES: dict[Precision, torch.dtype] = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
+# The largest deviation of a logit that is tolerated, over the largest magnitude of the float32 logits. Below it, which
+# of two classes wins in half precision is a matter of rounding: see Parity.
+MAX_REL: dict[Precision, float] = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 5e-2}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A kind of file."""
+
+    suffix: str
+    packages: tuple[str, ...]  # that write and run it, beside torch
+    backend: str  # that runs it for the comparison
+    precisions: tuple[Precision, ...]
+    write: Callable[[InferenceGraph, Path, ModelMetadata], None]
+
+
+@dataclass
+class Parity:
+    """How far a file's output is from that of the float32 graph in torch with its norms unfolded.
+
+    In float32 the classes of all pixels count. Half precision is rounding that no export can avoid, so there the pixels
+    count whose best class leads by more than what MAX_REL tolerates; `agreement` tells about all of them nevertheless.
+    """
+
+    precision: Precision
+    images: int = 0
+    pixels: int = 0
+    equal: int = 0
+    decided: int = 0  # pixels whose class rounding cannot change
+    decided_equal: int = 0
+    max_abs: float = 0.0  # of the logits
+    scale: float = 0.0  # the largest magnitude of the float32 logits
+
+    def add(self, reference: Tensor, threshold: float, classes: Tensor, logits: Tensor, expected: Tensor) -> None:
+        """Count a batch: `reference` and `logits` (N, classes, H, W), `expected` and `classes` (N, H, W)."""
+        if reference.shape[1] == 1:
+            margin = (reference[:, 0] - torch.logit(torch.tensor(threshold))).abs()
+        else:
+            best = reference.topk(2, 1).values
+            margin = best[:, 0] - best[:, 1]
+        self.scale = max(self.scale, reference.abs().max().item())
+        equal, decided = classes == expected, margin > MAX_REL[self.precision] * self.scale
+        self.images, self.pixels = self.images + len(equal), self.pixels + equal.numel()
+        self.equal += int(equal.sum())
+        self.decided += int(decided.sum())
+        self.decided_equal += int(equal[decided].sum())
+        # numpy's maximum, unlike Python's, keeps what is not a number.
+        self.max_abs = float(np.maximum(self.max_abs, (logits - reference).abs().max().item()))
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures of the report."""
+        figures = {
+            'images': self.images,
+            'agreement': self.equal / self.pixels,
+            'max_abs': self.max_abs,
+            'max_rel': self.max_abs / (self.scale or 1.0),
+            'tolerated': {'max_rel': MAX_REL[self.precision], 'agreement': MIN_AGREEMENT},
+        }
+        if self.precision != 'fp32':
+            share = self.decided_equal / self.decided if self.decided else 1.0
+            figures['decided'] = {'share': self.decided / self.pixels, 'agreement': share}
+        return figures
+
+
+def export_segmentor(
+    segmentor: nn.Module,
+    path: files.StrPath,
+    *,
+    to: str,
+    size: tuple[int, int],
+    image_size: tuple[int, int] | None = None,
+    batch: int | None = 1,
+    precision: Precision = 'fp32',
+    output: Output = 'classes',
+    classes: Sequence[str] = (),
+    palette: Sequence[Sequence[int]] = (),
+    source: dict[str, str],
+    images: Sequence[Array] = (),
+) -> dict[str, Any]:
+    """Write the inference graph of a deployed `segmentor` to `path`, and beside it the report that is returned.
+
+    The graph is that of InferenceGraph for images of `image_size` (H, W), by default the `size` that the network sees;
+    `batch` None takes any number of them. In what is written it is run with synthetic images and with `images`,
+    (H, W, 3) of any size, which are resized; what fails the comparison (see Parity) is not written.
+    `source` is the file and the sha256 of the weights. Classes without name or colour get one.
+
+    Raises:
+        ImportError: a package that writes or runs such files is not installed.
+        VerificationError: the exported graph does not compute what the original does.
+        ValueError: an argument does not fit the others, or the segmentor has no inference graph.
+    """
+    target, path = _checked(to, precision, path, size, image_size, batch)
+    _require(to, target.packages)
+    reference = InferenceGraph(segmentor, resize_to=size if image_size not in (None, size) else None, output=output)
+    reference = reference.cpu().eval()
+    image_size = image_size or size
+    checks = [*synthetic_images(image_size).unbind(), *(torch.from_numpy(_resized(i, image_size)) for i in images)]
+    with Progress(console=Console(stderr=True), transient=True) as progress, _working_folder(path.parent) as folder:
+        task = progress.add_task(f'exporting to {to}', total=3 + len(checks))
+        with torch.inference_mode():
+            channels = reference.logits(checks[0][None]).shape[1]
+        progress.advance(task)
+        metadata = ModelMetadata(
+            **_named(channels, classes, palette),
+            batch=batch,
+            size=image_size,
+            output=output,
+            precision=precision,
+            source=source,
+            versions=versions() | {package: version(package) for package in target.packages},
+            created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        )
+        run = {}
+        # The logits that are compared come from a twin of the file, if the file itself returns classes.
+        for kind in dict.fromkeys((output, 'logits')):
+            graph = InferenceGraph(fold_norms(segmentor).cpu(), resize_to=reference.resize_to, output=kind)
+            file = folder / kind / path.name
+            file.parent.mkdir()
+            with _quiet():
+                target.write(graph, file, replace(metadata, output=kind))
+                run[kind] = _runner(file, target.backend)
+            progress.advance(task)
+        parity = Parity(precision)
+        for group in _groups(checks, batch):
+            with torch.inference_mode():
+                logits = run['logits'](group)
+                got = run['classes'](group) if output == 'classes' else reference.classes(logits)
+                expected = reference.logits(group)
+                parity.add(expected, reference.threshold, got, logits, reference.classes(expected))
+            progress.advance(task, len(group))
+        figures = parity.summary()
+        _require_parity(path, figures)
+        written = _publish(folder / output, path)
+    report = {
+        'file': path.name,
+        'to': to,
+        'bytes': sum(part.stat().st_size for part in written),
+        'sha256': {part.name: files.sha256(part) for part in written},
+        'parity': figures,
+        'metadata': json.loads(metadata.to_json()),
+    }
+    files.write_text(json.dumps(report, indent=2) + '\n', path.with_name(f'{path.name}.report.json'))
+    return report
+
+
+def _checked(
+    to: str,
+    precision: Precision,
+    path: files.StrPath,
+    size: tuple[int, int],
+    image_size: tuple[int, int] | None,
+    batch: int | None,
+) -> tuple[Target, Path]:
+    if to not in TARGETS:
+        raise ValueError(f'there is no target {to!r}: choose one of {", ".join(TARGETS)}')
+    target, path = TARGETS[to], Path(path)
+    if precision not in target.precisions:
+        raise ValueError(
+            f'{to} cannot be exported in {precision!r}, only in {", ".join(target.precisions)}: '
+            'nothing here runs the others, and what cannot be verified is not written'
+        )
+    if min(*size, *(image_size or size), 1 if batch is None else batch) < 1:
+        raise ValueError(f'sizes and batches begin at 1; got size {size}, images of {image_size}, batch {batch}')
+    if path.suffix.lower() != target.suffix:
+        raise ValueError(f'{path} must end in {target.suffix} to be read as what --to {to} writes')
+    if path.is_dir():
+        raise ValueError(f'{path} is a folder: name the file to write')
+    return target, path
+
+
+def _require(to: str, packages: Sequence[str]) -> None:
+    for package in packages:
+        try:
+            importlib.import_module(package)
+        except ImportError as error:
+            raise ImportError(
+                f'exporting to {to} needs {package}, which cannot be imported ({error}): '
+                "`pip install 'repvgg-seg[export]'` brings it"
+            ) from error
+
+
+@contextmanager
+def _working_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder that lives as long as the work, where a file can take its place by being renamed."""
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix='.export-', dir=parent) as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise files.FileError(
+            f'{parent} cannot be written ({error.strerror or error}): choose another folder'
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what exporters warn about: their own deprecations."""
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        yield
+
+
+def _named(channels: int, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """Return name and colour of each class, made up where they are not known."""
+    number = max(2, channels)  # a sigmoid's channel tells two classes apart
+    if len(classes) > number:
+        raise ValueError(f'the model tells {number} classes apart, but {len(classes)} are named: see its metadata')
+    names = [*classes, *(f'class {index}' for index in range(len(classes), number))]
+    colours = [tuple(colour) for colour in palette[:number]]
+    # Spread over the cube by multiples of irrational parts of it: no two of thousands are equal or near.
+    colours += [
+        tuple(int(index * part * 256) % 256 for part in (0.8192, 0.6711, 0.5497))
+        for index in range(len(colours), number)
+    ]
+    return {'classes': tuple(names), 'palette': tuple(colours)}
+
+
+def _resized(image: Array, size: tuple[int, int]) -> Array:
+    import cv2
+
+    return image if image.shape[:2] == size else cv2.resize(image, size[::-1])
+
+
+def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[Tensor]:
+    """Yield `images` as batches: full ones where their number is fixed, else of one and of two."""
+    if batch is None:
+        yield images[0][None]
+    for start in range(0, len(images), batch or 2):
+        group = [images[index % len(images)] for index in range(start, start + (batch or min(2, len(images) - start)))]
+        yield torch.stack(group)
+
+
+def _runner(path: Path, backend: str) -> Callable[[Tensor], Tensor]:
+    """Open an exported file as an application does."""
+    _, model = open_model(path, backend, 'cpu', 'latency')
+
+    def run(images: Tensor) -> Tensor:
+        ((_, result),) = model.map([(None, images.numpy())])
+        return torch.from_numpy(np.array(result))  # a copy: the memory is the runtime's
+
+    return run
+
+
+def _require_parity(path: Path, figures: dict[str, Any]) -> None:
+    agreement = figures.get('decided', figures)['agreement']
+    tolerated = figures['tolerated']
+    if not (figures['max_rel'] <= tolerated['max_rel'] and agreement >= tolerated['agreement']):  # so that NaN fails
+        raise VerificationError(
+            f'the exported graph is not equal to the original: its logits are up to {figures["max_rel"]:.3g} off, '
+            f'relative to the largest, where {tolerated["max_rel"]:g} is allowed, and {agreement:.4%} of the pixels '
+            f'that count agree. {path} was not written.'
+        )
+
+
+def _publish(folder: Path, path: Path) -> list[Path]:
+    """Move what was written as `path.name` in `folder`, and what lies beside it, to where `path` is."""
+    parts = sorted(folder.iterdir(), key=lambda part: part.name == path.name)
+    if len(parts) > 1:  # killed half-way, no model is left, rather than parts of two
+        path.unlink(missing_ok=True)
+    for part in parts:
+        files.replace(part, path.with_name(part.name))
+    return [path.with_name(part.name) for part in parts]
+
+
+# ---- the targets
+
+
+def _trace(graph: InferenceGraph, metadata: ModelMetadata) -> torch.export.ExportedProgram:
+    example = torch.zeros(metadata.batch or 2, *metadata.size, 3, dtype=torch.uint8)
+    dynamic = {'images': {0: torch.export.Dim('batch')}} if metadata.batch is None else None
+    with torch.no_grad():
+        return torch.export.export(graph, (example,), dynamic_shapes=dynamic)
+
+
+def _write_program(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> None:
+    program = _trace(graph.cast(DTYPES[metadata.precision]), metadata)
+    torch.export.save(program, path, extra_files={ARCHIVE_NAME: metadata.to_json()})
+
+
+def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> None:
+    import onnx
+
+    program = torch.onnx.export(
+        _trace(graph.cast(DTYPES[metadata.precision]), metadata),
+        dynamo=True,
+        input_names=['images'],
+        output_names=[metadata.output],
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None  # it is None for the exporter that we don't use
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
+    onnx.save_model(model, path)
+    onnx.checker.check_model(path, full_check=True)
+
+
+def _write_openvino(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> None:
+    import openvino
+
+    graph.wide = torch.int32  # its reader of torch programs knows no uint16; the file's output is one all the same
+    model = openvino.convert_model(_trace(graph, metadata))
+    model.reshape([metadata.batch or -1, *metadata.size, 3])
+    model.inputs[0].get_tensor().set_names({'images'})
+    if metadata.output == 'classes' and len(metadata.classes) > 256:
+        processor = openvino.preprocess.PrePostProcessor(model)
+        processor.output().tensor().set_element_type(openvino.Type.u16)
+        model = processor.build()
+    model.outputs[0].get_tensor().set_names({metadata.output})
+    model.set_rt_info(metadata.to_json(), [KEY])
+    # In bfloat16 the runtime rounds the weights itself, as metadata.precision asks it to.
+    openvino.save_model(model, path, compress_to_fp16=metadata.precision == 'fp16')
+
+
+TARGETS = {
+    'onnx': Target('.onnx', ('onnx', 'onnxscript', 'onnxruntime'), 'onnxruntime', ('fp32', 'fp16'), _write_onnx),
+    'openvino': Target('.xml', ('openvino',), 'openvino', ('fp32', 'fp16', 'bf16'), _write_openvino),
+    'exported-program': Target('.pt2', (), 'torch', ('fp32', 'fp16', 'bf16'), _write_program),
+}

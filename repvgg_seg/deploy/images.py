@@ -1,0 +1,77 @@
+"""Image files of any kind as the 8-bit RGB arrays that a segmentor was trained on."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..files import FileError, StrPath
+
+Array = np.ndarray[Any, Any]  # (H, W, 3) uint8 RGB, or several of them (n, H, W, 3)
+
+# What a folder is searched for; a file that is named itself may end in anything.
+SUFFIXES = frozenset(
+    ['.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp']
+)
+# A file of a few kilobytes can claim to be of any size. Decoding takes up to ten bytes a pixel.
+MAX_PIXELS = 1 << 29
+_PIL_LIMIT = threading.Lock()
+
+
+def read_image(path: StrPath) -> Array:
+    """Return an image file as (H, W, 3) uint8 RGB, upright, as mmcv's reader gives it to a segmentor in training.
+
+    Grey becomes three equal channels, alpha is dropped, 16 bits are cut to their upper 8, a palette and CMYK are
+    converted, an EXIF orientation is applied, and of several frames the first counts.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        FileError: it is no image, cut short, larger than MAX_PIXELS, or of 32 bits a channel.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise FileError(f'{path} is a folder, not an image')
+        if path.stat().st_size == 0:
+            raise FileError(f'{path} is empty: copy it again')
+        with _open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise FileError(
+                    f'{path} claims {image.width}x{image.height} pixels, more than are decoded at once: '
+                    'cut it into parts, or pass a memory-mapped array'
+                )
+            ImageOps.exif_transpose(image, in_place=True)
+            return _to_rgb(image, path)
+    except FileNotFoundError:
+        raise FileNotFoundError(f'{path} does not exist: check the path') from None
+    except UnidentifiedImageError:
+        raise FileError(f'{path} is no image of a known format') from None
+    except FileError:
+        raise
+    except Exception as error:  # decoders raise nearly anything over a broken file
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise FileError(f'{path} cannot be read, it is damaged or cut short ({reason})') from error
+
+
+def _open(path: Path) -> Image.Image:
+    """Read the head of a file under our limit of pixels; Pillow's own is one for the whole process, and lower."""
+    with _PIL_LIMIT:
+        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = theirs
+
+
+def _to_rgb(image: Image.Image, path: Path) -> Array:
+    # Older Pillows open a grey PNG of 16 bits as 'I', and PNG knows no more bits.
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+        grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ('I', 'F'):
+        raise FileError(f"{path} has 32 bits a pixel, whose range is anyone's guess: convert it to 8 bits")
+    return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
