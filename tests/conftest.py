@@ -11,9 +11,13 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from repvgg_seg import Variant
+from tests.pretrain.conftest import folders as folders  # a fixture, of several folders' tests
 
 # The networks here are tiny: more threads only wait for each other, for ages on a busy machine.
 torch.set_num_threads(1)
+
+# All shipped configs.
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / 'configs').glob('*.py'))
 
 # Small enough to train in a test; groups in every second block and an identity branch in stage 3.
 TINY = Variant('tiny', blocks=(1, 2, 3, 1), widths=(0.25, 0.25, 0.125, 0.125))
@@ -122,3 +126,19 @@ def deployed(tiny_config, trained, tmp_path_factory) -> Path:
     out_dir = tmp_path_factory.mktemp('converted') / 'deploy'
     assert tool('convert_deploy')([str(tiny_config), str(trained), str(out_dir)]) == 0
     return out_dir
+
+
+@pytest.fixture(scope='session')
+def local_files(tmp_path_factory) -> dict[str, Path]:
+    """A tiny graph, of which the runtime knows no more than of any, in every format: suffix -> file."""
+    from tests.deploy.local_graph import export
+
+    return export(tmp_path_factory.mktemp('exported'))
+
+
+@pytest.fixture(scope='session')
+def many_classes(tmp_path_factory) -> Path:
+    """A tiny graph of 300 classes, for any number of images."""
+    from tests.deploy.local_graph import export_many_classes
+
+    return export_many_classes(tmp_path_factory.mktemp('exported'))

@@ -1,0 +1,1 @@
+"""The comparisons of `tools/benchmark.py` about ImageNet classifiers and their data, one module each."""
