@@ -26,8 +26,8 @@ def main(argv: list[str] | None = None) -> None:
     what.add_argument('--verify', action='store_true', help='check size and SHA-256 of the named files, or of all here')
     args = parser.parse_args(argv)
 
+    from repvgg_seg.files import FileError
     from repvgg_seg.weights.pretrained import SCHEME, find, folders, manifest, resolve
-    from repvgg_seg.weights.store import WeightsError
 
     releases = manifest()
     if args.list:
@@ -53,13 +53,13 @@ def main(argv: list[str] | None = None) -> None:
     for name in names:
         try:
             if args.verify and name in releases and not find(name):
-                raise WeightsError(f'{name} is not here: download it first')
+                raise FileError(f'{name} is not here: download it first')
             print(f'{name}: {resolve(SCHEME + name)}')
-        except WeightsError as error:  # the others may still work
+        except FileError as error:  # the others may still work
             failures.append(str(error))
             print(f'{name}: failed', file=sys.stderr)
     if failures:
-        raise WeightsError('; '.join(failures))
+        raise FileError('; '.join(failures))
 
 
 if __name__ == '__main__':

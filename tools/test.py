@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from repvgg_seg.cli import command, option
+from repvgg_seg.cli import add_runner_options, command
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -27,22 +27,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: six scales, flipped and not')
     parser.add_argument('--out', metavar='DIR', help='write the predicted masks as PNG files of class indices')
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the ground truth')
-    parser.add_argument('--work-dir', help='where the log goes (default: work_dirs/NAME_OF_CONFIG)')
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how processes were started',
-    )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=option,
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='change config values, e.g. data_root=DIR',
-    )
-    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # of torch.distributed.launch
+    add_runner_options(parser, DictAction, training=False, work_dir='work_dirs/NAME_OF_CONFIG')
     return parser.parse_args(argv)
 
 

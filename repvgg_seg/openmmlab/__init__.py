@@ -8,18 +8,46 @@ A config of an installed package reaches it from any directory with
 
 import contextlib
 import io
+import os
 import warnings
 
-# What mmseg says whenever it is imported is of no use here: that mmcv has no compiled operators, which our networks
-# don't need, that a default stays what it was and, on stdout, that an optional commercial package is missing.
+# What mmseg says is of no use here: that mmcv has no compiled operators, which our networks don't need, that a default
+# stays what it was, that two classes could be told apart by a sigmoid, which we use no more than the softmax of any
+# other number and, on stdout, that an optional commercial package is missing.
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
+warnings.filterwarnings('ignore', message='For binary segmentation, we suggest')
 warnings.filterwarnings('ignore', message='Default ``avg_non_ignore`` is False')
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # no question to a server whenever it is imported
 with contextlib.redirect_stdout(io.StringIO()):
     import mmseg.datasets  # noqa: F401
 
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
-from .datasets import CamVidDataset
-from .training import AutocastOptimWrapper, ChannelsLastHook
+from .datasets import CamVidDataset, FolderDataset
+from .decoded import LoadCachedAnnotations, LoadCachedImage
+from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
+from .pretraining import PretrainingModel
+from .runner import ChannelsLastHook
+from .segmentor import RepVGGOptimWrapperConstructor, RepVGGSegmentor
+from .training import AutocastOptimWrapper
+from .transforms import AlbuPhotoMetricDistortion, ResizeAndCrop, SeededAlbu
 
-__all__ = ['AutocastOptimWrapper', 'CamVidDataset', 'ChannelsLastHook', 'RepVGG', 'RepVGGplus']
+__all__ = [
+    'AlbuPhotoMetricDistortion',
+    'AutocastOptimWrapper',
+    'CamVidDataset',
+    'ChannelsLastHook',
+    'FoldedPSPHead',
+    'FoldedUPerHead',
+    'FolderDataset',
+    'LoadCachedAnnotations',
+    'LoadCachedImage',
+    'PretrainingModel',
+    'RepVGG',
+    'RepVGGOptimWrapperConstructor',
+    'RepVGGSegmentor',
+    'RepVGGplus',
+    'ResizeAndCrop',
+    'SeededAlbu',
+    'fold_heads',
+]

@@ -16,10 +16,11 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..files import atomic_write
 from ..models.trunk import RepVGG
 from ..weights.dialects import is_segmentor, to_official, unwrap
 from ..weights.pretrained import SCHEME, fitting, resolve
-from ..weights.store import WeightsError, atomic_write, read_checkpoint
+from ..weights.store import WeightsError, read_checkpoint
 
 
 def _read(file: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmseg.registry import DATASETS, MODELS
+from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
 from ..deploy.convert import convert_segmentor, make_folder, require_blocks, verify_segmentor, write_deployed
+from ..files import write_text
 from ..weights.pretrained import load_weights, resolve
-from ..weights.store import read_checkpoint, write_text
+from ..weights.store import read_checkpoint
+from .datasets import metainfo
 from .training import find_checkpoint, load_config
 
 # What only training reads: a deployed config is for inference and evaluation.
@@ -42,6 +44,7 @@ def deployed_config(cfg: Config) -> Config:
     for key in TRAINING_KEYS:
         deployed.pop(key, None)
     deployed.model.update(auxiliary_head=None, train_cfg=None)
+    deployed.model.pop('custom_l2', None)  # part of the loss
     deployed.model.backbone.update(deploy=True, init_cfg=None)
     return deployed
 
@@ -81,7 +84,7 @@ def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any
         dataset = (cfg.get('test_dataloader') or {}).get('dataset')
         if not dataset:
             raise ValueError('neither the checkpoint nor a test_dataloader in the config tells classes and palette')
-        meta = dataset.get('metainfo') or DATASETS.get(dataset.type).METAINFO
+        meta = metainfo(dataset)
     return {
         'classes': [str(name) for name in meta.get('classes') or ()],
         'palette': [[int(value) for value in colour] for colour in meta.get('palette') or ()],

@@ -11,12 +11,14 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
 from mmseg.structures import SegDataSample
 
 from ..deploy.convert import convert_segmentor, verify_segmentor
 from ..weights.pretrained import load_weights, resolve
-from .training import check_data, default_work_dir, find_checkpoint, prepare
+from .checking import check_data
+from .guard import GuardedRunner
+from .runner import Runner
+from .training import default_work_dir, find_checkpoint, prepare
 
 
 class OverlayHook(Hook):
@@ -92,7 +94,7 @@ def evaluate(
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
     if out_dir:
         cfg.test_evaluator.output_dir = str(Path(out_dir).resolve())
-    runner = Runner.from_cfg(prepare(cfg, launcher))
+    runner = GuardedRunner.from_cfg(prepare(cfg, launcher))
     holder = runner.model.module if is_model_wrapper(runner.model) else runner.model
     segmentor: Any = holder.module if tta else holder
     load_weights(segmentor, source)
@@ -112,12 +114,12 @@ def evaluate(
     return results if is_main_process() else {}
 
 
-def format_table(results: Mapping[str, Mapping[str, float]]) -> str:
+def format_table(results: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = ('mIoU', 'aAcc', 'mAcc')) -> str:
     """Return one line per metric, one column per form and, where there are two, their difference."""
     forms = list(results)
     header = ['', *forms, *(['difference'] if len(forms) == 2 else [])]
     lines = [header]
-    for metric in ('mIoU', 'aAcc', 'mAcc'):
+    for metric in metrics:
         values = [results[form][metric] for form in forms if metric in results[form]]
         if len(values) == len(forms):
             difference = [f'{values[1] - values[0]:+.2f}'] if len(forms) == 2 else []

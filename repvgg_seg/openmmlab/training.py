@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
-from mmengine.hooks import Hook
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmengine.optim import OptimWrapper
-from mmengine.runner import Runner
-from mmseg.registry import DATASETS, HOOKS, MODELS, OPTIM_WRAPPERS
+from mmseg.registry import MODELS, OPTIM_WRAPPERS
 from mmseg.utils import register_all_modules
 from torch import nn
 
 from ..doctor import cpu_has_bfloat16
 from ..weights.pretrained import resolve
+from .checking import check_data, check_quickly
+from .guard import GuardedRunner, max_bad_share
+from .runner import Runner
 
 
 @OPTIM_WRAPPERS.register_module()
@@ -42,21 +43,14 @@ class AutocastOptimWrapper(OptimWrapper):
             yield
 
 
-@HOOKS.register_module()
-class ChannelsLastHook(Hook):
-    """Store the model's weights channels_last, in which convolutions on CPUs and on tensor cores are fastest."""
-
-    def before_run(self, runner: Runner) -> None:
-        """Convert the model; its activations follow the weights' layout."""
-        runner.model.to(memory_format=torch.channels_last)
-
-
-def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Config:
+def load_config(
+    path: str | Path, options: dict[str, Any] | None = None, *, kind: str = 'segmentor', part: str = 'backbone'
+) -> Config:
     """Read a config and merge `options` into it; `data_root` among them moves every data set at once.
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it is none of a segmentor, or an option changes nothing that is in it.
+        ValueError: it is none of a `kind`, whose models have a `part`, or an option changes nothing that is in it.
     """
     if not Path(path).is_file():
         raise FileNotFoundError(f'there is no config {path}')
@@ -64,10 +58,10 @@ def load_config(path: str | Path, options: dict[str, Any] | None = None) -> Conf
         cfg = Config.fromfile(path)
     except SyntaxError as error:
         raise ValueError(f'{error.filename or path}, line {error.lineno}: {error.msg}') from error
-    if 'backbone' not in (cfg.get('model') or {}):
-        raise ValueError(f'{path} is not the config of a segmentor: it has no model.backbone')
+    if part not in (cfg.get('model') or {}):
+        raise ValueError(f'{path} is not the config of a {kind}: it has no model.{part}')
     options = options or {}
-    known = sorted({*cfg, *inspect.signature(Runner).parameters, 'compile', 'sync_bn', 'data_root'})
+    known = sorted({*cfg, *inspect.signature(Runner).parameters, 'compile', 'sync_bn', 'data_root', 'max_bad_share'})
     for key in options:
         root = key.partition('.')[0]
         if root not in known:
@@ -106,6 +100,12 @@ def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
     return cfg
 
 
+def _first_process(launcher: str) -> bool:
+    """Whether this is the first of the processes that `launcher` started; none has joined a group yet."""
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return launcher == 'none' or next(filter(None, ranks), '0') == '0'
+
+
 def _use_mixed_precision(cfg: Config) -> None:
     """Choose bfloat16 where the hardware computes in it, float16 on other GPUs and float32 on other CPUs."""
     if torch.cuda.is_available():
@@ -123,34 +123,35 @@ def _use_mixed_precision(cfg: Config) -> None:
         )
 
 
-def check_data(cfg: Config, *loaders: str) -> None:
-    """Check that the folders which `loaders` of `cfg` read exist and hold files with the data set's suffixes.
-
-    Raises:
-        FileNotFoundError: one does not; the message says which and what to do.
-    """
-    for loader in loaders:
-        if loader not in cfg:
-            continue
-        dataset = cfg[loader].dataset
-        for key, folder in dataset.get('data_prefix', {}).items():
-            path = Path(dataset.get('data_root') or '', folder)
-            suffix = _suffix(dataset, 'img_suffix' if key == 'img_path' else 'seg_map_suffix')
-            if not folder or (path.is_dir() and any(path.rglob(f'*{suffix}'))):
-                continue
-            state = f'holds no *{suffix}' if path.is_dir() else 'does not exist'
-            if path.is_dir() and suffix == '_gtFine_labelTrainIds.png':
-                state += ' (made from the polygons by csCreateTrainIdLabelImgs of the package cityscapesscripts)'
-            raise FileNotFoundError(
-                f'no data for {loader} ({key}): {path} {state}. Put the data set there, point to it with --cfg-options '
-                'data_root=DIR, or make a procedural one in Cityscapes\' layout with "python tools/make_demo_data.py".'
-            )
-
-
-def _suffix(dataset: ConfigDict, key: str) -> str:
-    """Return how the file names of a data set end: as configured, else the default of its class."""
-    parameter = inspect.signature(DATASETS.get(dataset.type)).parameters.get(key)
-    return dataset.get(key, parameter.default if parameter else '')
+def _check_batch(cfg: Config, runner: Runner) -> None:
+    """Say if this run's batches are not of the size that the learning rate was chosen for, and if it is scaled."""
+    scaling = cfg.get('auto_scale_lr')
+    if not scaling:
+        return
+    each, accumulated = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
+    batch, expected = runner.world_size * each * accumulated, scaling.base_batch_size
+    if scaling.get('enable'):
+        runner.auto_scale_lr = {
+            'enable': True,
+            'base_batch_size': expected / accumulated,
+        }  # mmengine counts one of them
+        if batch != expected:
+            lr = cfg.optim_wrapper.optimizer.lr
+            runner.logger.warning(
+                '%d images a step, where the learning rate %g is for %d: it is scaled to %g',
+                batch, lr, expected, lr * batch / expected,
+            )  # fmt: skip
+    elif batch != expected:
+        runner.logger.warning(
+            'this run has batches of %d (%d processes x %d images%s), but its learning rate is for %d: scale it by %.3g'
+            ' with --cfg-options auto_scale_lr.enable=True, or change train_dataloader.batch_size (of each process)',
+            batch,
+            runner.world_size,
+            each,
+            f' x {accumulated} accumulated' if accumulated > 1 else '',
+            expected,
+            batch / expected,
+        )
 
 
 def find_checkpoint(path: str | Path, *, best: bool = True) -> str:
@@ -184,6 +185,32 @@ def default_work_dir(cfg: Config) -> str:
     return cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
 
 
+def resume_from(cfg: Config, resume: str | None) -> None:
+    """Let `cfg` go on from `resume`: a checkpoint file, 'latest' of its work directory, or None for nothing.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+    """
+    if not resume:
+        return
+    cfg.resume = True
+    fresh = resume == 'latest' and not Path(cfg.work_dir, 'last_checkpoint').is_file()
+    cfg.load_from = None if fresh else find_checkpoint(cfg.work_dir if resume == 'latest' else resume, best=False)
+    if cfg.load_from and not Path(cfg.load_from).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {cfg.load_from} to resume from')
+
+
+def run_training(runner: Runner) -> Runner:
+    """Train as the config of `runner` says and return it."""
+    cfg = runner.cfg
+    _check_batch(cfg, runner)
+    if cfg.resume and not cfg.load_from:
+        runner.logger.warning('%s holds no checkpoint to resume from: this run starts at iteration 0', cfg.work_dir)
+    runner.train()
+    runner.logger.info('trained; the checkpoints are in %s', cfg.work_dir)
+    return runner
+
+
 def train(
     cfg: Config,
     *,
@@ -191,31 +218,30 @@ def train(
     resume: str | None = None,
     amp: bool = False,
     launcher: str = 'none',
+    data_check: bool = True,
 ) -> Runner:
     """Train the segmentor of `cfg` and return the runner; `resume` is a checkpoint file or 'latest'.
 
+    Before that some of the data is looked at, unless `data_check` is off. In training, files that cannot be read are
+    skipped and listed, up to `max_bad_share` of `cfg`.
+
     Raises:
         FileNotFoundError: the data, or the checkpoint to resume, is not there.
-        ValueError: the config does not fit the network or the weights.
+        ValueError: the config does not fit the network or the weights, or the data fits neither, or too much of it
+            is unreadable.
     """
     cfg.work_dir = work_dir or default_work_dir(cfg)
     register_all_modules()
-    check_data(cfg, 'train_dataloader', 'val_dataloader')
+    max_bad_share(cfg)
+    if data_check and _first_process(launcher):
+        check_quickly(cfg)
+    else:
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
     # What is wrong with the network or its weights is told before anything is written.
     with torch.device('meta'):
         MODELS.build(copy.deepcopy(cfg.model))
     init_cfg = cfg.model.backbone.get('init_cfg')
     if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and not resume:
         resolve(init_cfg['checkpoint'])
-    if resume:
-        cfg.resume = True
-        fresh = resume == 'latest' and not Path(cfg.work_dir, 'last_checkpoint').is_file()
-        cfg.load_from = None if fresh else find_checkpoint(cfg.work_dir if resume == 'latest' else resume, best=False)
-        if cfg.load_from and not Path(cfg.load_from).is_file():
-            raise FileNotFoundError(f'there is no checkpoint {cfg.load_from} to resume from')
-    runner = Runner.from_cfg(prepare(cfg, launcher, amp=amp))
-    if resume and not cfg.load_from:
-        runner.logger.warning('%s holds no checkpoint to resume from: this run starts at iteration 0', cfg.work_dir)
-    runner.train()
-    runner.logger.info('trained; the checkpoints are in %s', cfg.work_dir)
-    return runner
+    resume_from(cfg, resume)
+    return run_training(GuardedRunner.from_cfg(prepare(cfg, launcher, amp=amp)))

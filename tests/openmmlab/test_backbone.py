@@ -3,7 +3,6 @@ import sys
 
 import pytest
 import torch
-from mmengine.config import Config
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
@@ -122,13 +121,3 @@ def test_usable_from_any_directory_through_custom_imports(tmp_path) -> None:
     )
     done = subprocess.run([sys.executable, '-c', script], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip().endswith('repvgg_seg.openmmlab.backbone'), done.stderr
-
-
-def test_configs_name_the_channels_of_their_arch(repo) -> None:
-    for path in sorted((repo / 'configs').glob('*.py')):
-        cfg = Config.fromfile(path)
-        channels = MODELS.get('RepVGG')(cfg.model.backbone.arch).variant.channels[1:]
-        for head in (cfg.model.decode_head, cfg.model.auxiliary_head):
-            index = head.in_index
-            expected = [channels[i] for i in index] if isinstance(index, list) else channels[index]
-            assert head.in_channels == expected, path

@@ -1,0 +1,95 @@
+"""The segmentor of the shipped configs: heads that fit the arch, and the custom L2 in the finetuning loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.config import ConfigDict
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
+from mmseg.models.segmentors import EncoderDecoder
+from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from ..models.custom_l2 import custom_l2 as custom_l2_penalty
+from ..models.weight_decay import undecayed
+from .backbone import RepVGG
+
+
+@MODELS.register_module()
+class RepVGGSegmentor(EncoderDecoder):
+    """mmseg's encoder-decoder, in which the heads' `in_channels` follow from the arch of the RepVGG backbone.
+
+    So a config names the arch and nothing that depends on it. `custom_l2` is a weight decay that the loss applies to
+    the blocks' kernels through the custom L2 penalty, logged as `loss_custom_l2`, in place of the optimizer's: see
+    `RepVGGOptimWrapperConstructor`. 0 leaves it out.
+
+    Raises:
+        ValueError: a head reads a map that the backbone does not return, or names other channels than it has, or
+            `custom_l2` is negative.
+    """
+
+    def __init__(self, *args: Any, custom_l2: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if custom_l2 < 0:
+            raise ValueError(f'custom_l2 is a weight decay, such as 1e-4; got {custom_l2}')
+        self.custom_l2 = custom_l2
+
+    def _init_decode_head(self, decode_head: ConfigDict) -> None:
+        super()._init_decode_head(self._fitted(decode_head, 'decode_head'))
+
+    def _init_auxiliary_head(self, auxiliary_head: ConfigDict | list[ConfigDict] | None) -> None:
+        if isinstance(auxiliary_head, list):
+            auxiliary_head = [self._fitted(head, 'auxiliary_head') for head in auxiliary_head]
+        elif auxiliary_head is not None:
+            auxiliary_head = self._fitted(auxiliary_head, 'auxiliary_head')
+        super()._init_auxiliary_head(auxiliary_head)
+
+    def _fitted(self, head: ConfigDict, name: str) -> ConfigDict:
+        """Return the config of a head with the channels of the maps that it reads."""
+        if self.with_neck or not isinstance(self.backbone, RepVGG):
+            return head
+        maps, index = self.backbone.out_channels, head.get('in_index', -1)
+        try:
+            channels = [maps[i] for i in index] if isinstance(index, Sequence) else maps[index]
+        except IndexError:
+            raise ValueError(f'{name} reads in_index {index}, but the backbone returns {len(maps)} maps') from None
+        given = head.get('in_channels', channels)
+        if (list(given) if isinstance(given, tuple) else given) != channels:
+            raise ValueError(
+                f'{name} has in_channels {given}, but {self.backbone.variant.name} has {channels} there: '
+                'leave in_channels out'
+            )
+        head = head.copy()
+        head['in_channels'] = channels
+        return head
+
+    def loss(self, inputs: Tensor, data_samples: list[SegDataSample]) -> dict[str, Tensor]:
+        """Return the heads' losses for images (N, 3, H, W) and, if wanted, the custom L2 penalty."""
+        losses = super().loss(inputs, data_samples)
+        if self.custom_l2:
+            losses['loss_custom_l2'] = self.custom_l2 / 2 * custom_l2_penalty(self)
+        return losses
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
+    """mmengine's own, with weight decay only where the authors apply it: see `models.weight_decay.undecayed`.
+
+    That holds for the heads as well, and beside anything that `paramwise_cfg` says.
+    """
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        """Return the wrapper of an optimizer for all parameters of `model`."""
+        wrapper = super().__call__(model)
+        segmentor: Any = getattr(model, 'module', model)
+        names = undecayed(segmentor, custom_l2=bool(getattr(segmentor, 'custom_l2', 0)))
+        undecayed_ids = {id(parameter) for name, parameter in segmentor.named_parameters() if name in names}
+        for group in list(wrapper.optimizer.param_groups):
+            free = [parameter for parameter in group['params'] if id(parameter) in undecayed_ids]
+            if free:
+                group['params'] = [parameter for parameter in group['params'] if id(parameter) not in undecayed_ids]
+                wrapper.optimizer.add_param_group({**group, 'params': free, 'weight_decay': 0.0})
+        wrapper.optimizer.param_groups = [group for group in wrapper.optimizer.param_groups if group['params']]
+        return wrapper
