@@ -34,8 +34,8 @@ class_weight = [
 model = dict(
     data_preprocessor=dict(size=crop_size),
     backbone=dict(arch='RepVGG-A0', strides=(2, 2, 2, 1), dilations=(1, 1, 1, 2)),  # output stride 16: a quick demo
-    decode_head=dict(in_channels=1280, channels=128, loss_decode=dict(class_weight=class_weight)),
-    auxiliary_head=dict(in_channels=192, channels=64, loss_decode=dict(class_weight=class_weight)),
+    decode_head=dict(channels=128, loss_decode=dict(class_weight=class_weight)),
+    auxiliary_head=dict(channels=64, loss_decode=dict(class_weight=class_weight)),
 )
 max_iters = 300
 optim_wrapper = dict(optimizer=dict(lr=2e-3))

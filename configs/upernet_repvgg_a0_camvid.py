@@ -10,7 +10,7 @@ _base_ = [
 model = dict(
     data_preprocessor=dict(size=(256, 320)),
     backbone=dict(arch='RepVGG-A0'),
-    decode_head=dict(in_channels=[48, 96, 192, 1280], channels=64, num_classes=11),
-    auxiliary_head=dict(in_channels=192, channels=64, num_classes=11),
+    decode_head=dict(channels=64, num_classes=11),
+    auxiliary_head=dict(channels=64, num_classes=11),
 )
 default_hooks = dict(checkpoint=dict(interval=250))

@@ -19,5 +19,6 @@ visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBa
 log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
+max_bad_share = 0.01  # of the training samples may be unreadable: they are skipped and listed in the work directory
 resume = False
 tta_model = dict(type='SegTTAModel')

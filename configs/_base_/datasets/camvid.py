@@ -4,12 +4,11 @@ dataset_type = 'CamVidDataset'
 data_root = 'data/camvid'
 crop_size = (256, 320)  # (H, W)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(480, 360), ratio_range=(0.6, 1.5), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='LoadCachedImage'),
+    dict(type='LoadCachedAnnotations'),
+    dict(type='ResizeAndCrop', scale=(480, 360), ratio_range=(0.6, 1.5), crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
+    dict(type='AlbuPhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]

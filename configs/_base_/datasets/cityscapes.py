@@ -3,12 +3,12 @@ dataset_type = 'CityscapesDataset'
 data_root = 'data/cityscapes'
 crop_size = (512, 1024)  # (H, W)
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomResize', scale=(2048, 1024), ratio_range=(0.5, 2.0), keep_ratio=True),
-    dict(type='RandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
+    dict(type='LoadCachedImage'),  # decodes what tools/cache_dataset.py has not cached
+    dict(type='LoadCachedAnnotations'),
+    dict(type='ResizeAndCrop', scale=(2048, 1024), ratio_range=(0.5, 2.0), crop_size=crop_size, cat_max_ratio=0.75),
     dict(type='RandomFlip', prob=0.5),
-    dict(type='PhotoMetricDistortion'),
+    # mmseg's own: --cfg-options train_dataloader.dataset.pipeline.4.type=PhotoMetricDistortion
+    dict(type='AlbuPhotoMetricDistortion'),
     dict(type='PackSegInputs'),
 ]
 test_pipeline = [

@@ -2,5 +2,5 @@
 _base_ = ['segmentor.py']
 model = dict(
     backbone=dict(strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4)),
-    decode_head=dict(type='PSPHead', in_index=3),
+    decode_head=dict(type='FoldedPSPHead', in_index=3),
 )

@@ -1,5 +1,5 @@
 # What all segmentors share: normalisation, a RepVGG trunk and an auxiliary head on its third stage.
-# A leaf config names the arch and, for each head, the channels of the stages that it reads.
+# A leaf config names the arch; the heads' channels follow from it.
 norm_cfg = dict(type='BN', requires_grad=True)
 data_preprocessor = dict(
     type='SegDataPreProcessor',
@@ -10,7 +10,7 @@ data_preprocessor = dict(
     seg_pad_val=255,
 )
 model = dict(
-    type='EncoderDecoder',
+    type='RepVGGSegmentor',
     data_preprocessor=data_preprocessor,
     backbone=dict(type='RepVGG', norm_cfg=norm_cfg),
     decode_head=dict(
