@@ -1,0 +1,1 @@
+"""The comparisons of `tools/benchmark.py` that need configs or mmseg's models, one module each."""
