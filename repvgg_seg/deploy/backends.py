@@ -6,6 +6,7 @@ uses again: copy what is to last beyond the next step.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 import zipfile
@@ -114,6 +115,19 @@ def _metadata(path: Path, text: str | None) -> ModelMetadata:
         raise FileError(f'{path}: {error}') from error
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """Return the process's one openvino.Core, which is never freed; whatever compiles a model here uses it.
+
+    Each Core of OpenVINO 2026.4 gives its thread a signal stack and, freed, puts back the one it found: of two that are
+    freed in the order they were made in, the second puts back memory that is unmapped, and the next signal with a
+    Python handler (a data loader's SIGCHLD, Ctrl-C) ends the process with a segmentation fault.
+    """
+    import openvino
+
+    return openvino.Core()
+
+
 class OpenVINO:
     """Runs .xml and .onnx files; `device` is one of OpenVINO's, such as cpu, gpu or npu.
 
@@ -127,7 +141,7 @@ class OpenVINO:
         import openvino
 
         self._tensor = openvino.Tensor
-        core = openvino.Core()
+        core = openvino_core()
         device = 'CPU' if device == 'auto' else device.upper()
         if device.partition('.')[0] not in core.available_devices:
             raise ValueError(f'openvino has no device {device} here, only {", ".join(core.available_devices)}')

@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 
 from repvgg_seg import files
 from repvgg_seg.deploy import export
+from repvgg_seg.deploy.backends import openvino_core
 from repvgg_seg.deploy.convert import VerificationError, convert_segmentor, synthetic_images
 from repvgg_seg.deploy.export import TARGETS, Parity, export_segmentor
 from repvgg_seg.deploy.graph import InferenceGraph
@@ -52,12 +52,12 @@ def test_openvino_holds_16_bit_classes_and_resizes_images(tmp_path) -> None:
     model = segmentor('PSPHead', classes=300)
     report = exported(tmp_path / 'm.xml', 'openvino', model, image_size=(40, 60), batch=2)
     assert report['metadata']['input'] == [2, 40, 60, 3] and set(report['sha256']) == {'m.xml', 'm.bin'}
-    network = openvino.Core().read_model(tmp_path / 'm.xml')
+    network = openvino_core().read_model(tmp_path / 'm.xml')
     text = network.get_rt_info(['repvgg_seg']).astype(str)
     assert ModelMetadata.from_json(text).size == (40, 60)
     assert list(network.input('images').shape) == [2, 40, 60, 3]
     assert not {op.get_type_name() for op in network.get_ops()} & {'BatchNormInference'}
-    result = openvino.compile_model(network, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})(
+    result = openvino_core().compile_model(network, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})(
         synthetic_images((40, 60)).numpy()
     )['classes']
     with torch.no_grad():

@@ -10,6 +10,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import Tensor, nn
 
+from repvgg_seg.deploy.backends import openvino_core
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
 from repvgg_seg.openmmlab.conversion import build_segmentor
@@ -281,10 +282,12 @@ def test_openvino_runs_it_with_constant_matrices_in_float_and_quantized(exported
         model = openvino.convert_model(source, **arguments)
         products = [op for op in model.get_ops() if op.get_type_name() == 'MatMul']
         assert products and all('Constant' in str(op.input_value(1).get_node()) for op in products)
-        run = openvino.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
+        run = openvino_core().compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': 'f32'})
         deviations[name] = relative(torch.from_numpy(run(arrays)[0]), expected)
     quantized = nncf.quantize(model, nncf.Dataset([arrays]), subset_size=1)
-    deviations['int8'] = relative(torch.from_numpy(openvino.compile_model(quantized, 'CPU')(arrays)[0]), expected)
+    deviations['int8'] = relative(
+        torch.from_numpy(openvino_core().compile_model(quantized, 'CPU')(arrays)[0]), expected
+    )
     assert deviations['exported'] < 1e-5 and deviations['traced'] < 1e-5 and deviations['int8'] < 0.2
 
 

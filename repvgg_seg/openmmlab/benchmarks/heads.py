@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...cli import image_size
+from ...deploy.backends import openvino_core
 from ...deploy.convert import convert_segmentor
 from ...deploy.graph import InferenceGraph
 from ...measure.latency import measure_latency
@@ -177,7 +178,7 @@ def _prepare(runtime: str, module: nn.Module, inputs: Sequence[Tensor]) -> Calla
     if precision == 'int8':
         model = _quantize(model, inputs)
     hint = {'float32': 'f32', 'bfloat16': 'bf16', 'int8': 'bf16'}[precision]
-    compiled = openvino.Core().compile_model(
+    compiled = openvino_core().compile_model(
         model, 'CPU', {'INFERENCE_PRECISION_HINT': hint, 'PERFORMANCE_HINT': 'LATENCY'}
     )
     return functools.partial(compiled.create_infer_request().infer, dict(enumerate(arrays)))

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ...cli import add_cfg_options
+from ...deploy.backends import openvino_core
 from ...deploy.convert import convert_segmentor, switch_to_deploy
 from ...deploy.export import DTYPES
 from ...deploy.graph import InferenceGraph, fold_norms
@@ -149,7 +150,9 @@ def _openvino_product(precision: Precision) -> Call:
     right = ops.constant(np.random.default_rng(0).standard_normal((2048, 2048), np.float32))
     hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
     model = openvino.Model([ops.matmul(left, right, False, False)], [left])
-    compiled = openvino.compile_model(model, 'CPU', {'INFERENCE_PRECISION_HINT': hint, 'PERFORMANCE_HINT': 'LATENCY'})
+    compiled = openvino_core().compile_model(
+        model, 'CPU', {'INFERENCE_PRECISION_HINT': hint, 'PERFORMANCE_HINT': 'LATENCY'}
+    )
     request = compiled.create_infer_request()
     matrix = np.random.default_rng(1).standard_normal((2048, 2048), np.float32)
     return lambda: request.infer([matrix], share_inputs=True, share_outputs=True)
