@@ -282,5 +282,12 @@ def enlarge(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     return F.interpolate(x, size, mode='bilinear', align_corners=align_corners)
 
 
+def resize(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:  # (N, C, h, w) -> (N, C, H, W)
+    """Return a map bilinearly resized to `size` by products with two constant matrices, along the width first."""
+    h, w = map_size(x)
+    constant = functools.partial(_constant, tap_matrix, x.dtype, x.device)
+    return constant(h, size[0], 1, align_corners) @ F.linear(x, constant(w, size[1], 1, align_corners))
+
+
 def _cat(tensors: Sequence[Tensor], dim: int) -> Tensor:
     return torch.cat(list(tensors), dim) if len(tensors) > 1 else tensors[0]

@@ -1,14 +1,12 @@
-import hypothesis.strategies as st
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
 from mmcv.cnn import ConvModule
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from repvgg_seg.deploy.convert import convert_segmentor, synthetic_images
-from repvgg_seg.deploy.graph import InferenceGraph, _resize, fold_norms
+from repvgg_seg.deploy.graph import InferenceGraph, fold_norms
 from tests.conftest import TINY, TINY_GROUPED, TINY_PLUS, TINY_SE, randomise, relative
 from tests.deploy.segmentors import segmentor
 
@@ -69,14 +67,6 @@ def test_folding_works_in_the_weights_dtype_and_keeps_the_original() -> None:
     folded = fold_norms(module)
     assert folded.conv.bias.dtype == torch.float16 and torch.equal(module.conv.weight, before)
     assert not folded.training and module.training
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.tuples(*[st.integers(1, 12)] * 2), st.tuples(*[st.integers(1, 30)] * 2), st.booleans())
-def test_resizing_by_products_is_bilinear_interpolation(old, new, align_corners: bool) -> None:
-    x = torch.randn(2, 3, *old, dtype=torch.float64)
-    expected = F.interpolate(x, new, mode='bilinear', align_corners=align_corners)
-    assert (_resize(x, new, align_corners) - expected).abs().max() < 1e-12
 
 
 def test_images_of_another_size_are_resized_in_front_and_classes_behind() -> None:

@@ -202,3 +202,11 @@ def test_a_module_that_ran_can_be_copied_and_pickled_and_its_state_is_its_own(fo
     assert set(module.state_dict()) == {'conv.weight', 'conv.bias'}
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert torch.equal(twin(x), module(x))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.tuples(*[st.integers(1, 12)] * 2), st.tuples(*[st.integers(1, 30)] * 2), st.booleans())
+def test_resizing_by_products_is_bilinear_interpolation(old, new, align_corners: bool) -> None:
+    x = torch.randn(2, 3, *old, dtype=torch.float64)
+    expected = F.interpolate(x, new, mode='bilinear', align_corners=align_corners)
+    assert (folding.resize(x, new, align_corners) - expected).abs().max() < 1e-12
