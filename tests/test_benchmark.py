@@ -30,6 +30,7 @@ def test_latency_compares_forms_runtimes_and_the_way_from_file_to_mask(tiny_conf
     assert result['speedup']['deployed, OpenVINO fp32'] == pytest.approx(times[0] / times[2])
     ways = result['end_to_end']
     assert list(ways) == [
+        "mmseg inference_model, train-time, mmseg's heads",
         'mmseg inference_model, train-time',
         'mmseg inference_model, deployed',
         'Segmenter, OpenVINO fp32',

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from mmcv.cnn import ConvModule
+from mmengine.config import Config
 from mmengine.logging import print_log
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.decode_heads.psp_head import PPM, PSPHead
@@ -119,6 +121,15 @@ def fold_heads(model: nn.Module) -> list[HeadReport]:
         said = f'left as it is: {reason}' if reason else 'folded'
         print_log(f'{name or "the model"} ({kind.__name__}): {said}', logger='current', level=logging.INFO)
     return reports
+
+
+def unfolded(cfg: Config) -> Config:
+    """Return a copy of `cfg` whose heads are mmseg's own in place of their folded forms: the same network, as slow."""
+    cfg = copy.deepcopy(cfg)
+    for head in (cfg.model.decode_head, cfg.model.get('auxiliary_head')):
+        if head:
+            head.type = head.type.removeprefix('Folded')
+    return cfg
 
 
 # For each head that can be folded: its folded form, the mixin that makes it, and the methods replaced or relied on.

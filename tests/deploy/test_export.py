@@ -65,6 +65,12 @@ def test_openvino_holds_16_bit_classes_and_resizes_images(tmp_path) -> None:
     assert result.dtype == np.uint16 and (result == expected.numpy()).mean() > 0.999
 
 
+def test_openvino_takes_logits_of_more_than_255_columns(tmp_path) -> None:
+    """Torch numbers them in uint16, which OpenVINO's reader does not know, where a matrix is made in the graph."""
+    report = exported(tmp_path / 'm.xml', 'openvino', segmentor('FoldedUPerHead'), size=(32, 1056))
+    assert report['parity']['agreement'] > 0.9999
+
+
 def test_a_torch_archive_holds_a_sigmoid_head_that_returns_logits(tmp_path) -> None:
     model = segmentor('PSPHead', TINY_PLUS, classes=1)
     report = exported(tmp_path / 'm.pt2', 'exported-program', model, output='logits', batch=2)

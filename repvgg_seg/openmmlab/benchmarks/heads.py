@@ -27,7 +27,7 @@ from ...measure.latency import measure_latency
 from ...measure.machine import describe_machine, gemm_peak
 from ...models.variants import get_variant
 from ..conversion import build_segmentor
-from ..heads import fold_heads
+from ..heads import fold_heads, unfolded
 from ..training import load_config
 
 DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
@@ -98,7 +98,7 @@ def build_forms(cfg: Config, *, arch: str | None = None, channels: int | None = 
     Raises:
         ValueError: it has no head that can be folded, or `arch` is unknown.
     """
-    cfg = copy.deepcopy(cfg)
+    cfg = unfolded(cfg)
     heads = [head for head in (cfg.model.decode_head, cfg.model.get('auxiliary_head')) if head]
     if arch:
         widths = get_variant(arch).channels[1:]
@@ -108,8 +108,6 @@ def build_forms(cfg: Config, *, arch: str | None = None, channels: int | None = 
             head.in_channels = widths[index] if isinstance(index, int) else [widths[i] for i in index]
     if channels:
         cfg.model.decode_head.channels = channels
-    for head in heads:
-        head.type = head.type.removeprefix('Folded')
     plain = build_segmentor(cfg)
     folded = copy.deepcopy(plain)
     if not any(report.folded for report in fold_heads(folded)):

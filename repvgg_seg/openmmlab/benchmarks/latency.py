@@ -1,7 +1,7 @@
 """The latency of a config's segmentor: train-time, deployed, and deployed in each runtime and precision.
 
 Model only, from uint8 images to class maps; and from an image file to its mask, mmseg's `inference_model` on the
-train-time model against the Segmenter on exported files.
+train-time model, with mmseg's own heads and with ours, against the Segmenter on exported files.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from ...measure.machine import describe_machine
 from ...measure.plots import bar_chart
 from ...weights.pretrained import load_weights, resolve
 from ..conversion import build_segmentor
+from ..heads import unfolded
 from ..training import find_checkpoint, load_config
 from . import runtimes
 from .runtimes import Candidate, Runtime
@@ -71,8 +72,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         return InferenceGraph(fold_norms(converted))
 
     # As trained, in eager float32; all others are of the deployed form.
-    plain = Runtime('torch fp32', 'torch', 'fp32')
-    candidates = {'train-time, torch fp32': Candidate(lambda: InferenceGraph(original), plain)}
+    eager = Runtime('torch fp32', 'torch', 'fp32')
+    candidates = {'train-time, torch fp32': Candidate(lambda: InferenceGraph(original), eager)}
     candidates |= {f'deployed, {runtime.name}': Candidate(deployed, runtime) for runtime in chosen}
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
         paths, failed = runtimes.write_files(candidates, images, Path(folder))
@@ -80,7 +81,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         calls, memory = runtimes.open_all(candidates, images, paths)
         latencies = measure_latency(calls, runs=args.runs)
         del calls
-        models = {'train-time': original, 'deployed': converted}
+        plain = build_segmentor(unfolded(cfg))
+        plain.load_state_dict(original.state_dict())
+        models = {"train-time, mmseg's heads": plain, 'train-time': original, 'deployed': converted}
         segmenters = {
             candidates[name].runtime.name: Segmenter(path, backend=candidates[name].runtime.engine)
             for name, path in paths.items()
