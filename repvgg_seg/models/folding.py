@@ -138,7 +138,7 @@ def fold_maps(
     for m, kernel in zip(maps, kernels, strict=True):
         h, w = map_size(m)
         taps = kernel.permute(2, 3, 0, 1).reshape(kh * kw * out_channels, -1)
-        products = F.linear(m.flatten(2).transpose(1, 2), taps).reshape(-1, h, w, kh, kw * out_channels)
+        products = F.linear(m.permute(0, 2, 3, 1), taps).reshape(-1, h, w, kh, kw * out_channels)
         products = products.transpose(2, 3).reshape(-1, h * kh, w * kw * out_channels)
         # Rows first: of images, mostly wider than high, this leaves less for the second product.
         row = _contract([products], [h], height, kh, align_corners)  # (N, H, w * kw * O)
@@ -168,13 +168,13 @@ def _contract(
 
 
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:  # (L, K), (..., K, M) -> (..., L, M)
-    """Return `matrix @ x`; in an exported graph as the linear layer on the transposed that runtimes are fast at.
+    """Return `matrix @ x`, in an exported graph with a zero added to the matrix that only the running graph knows.
 
-    OpenVINO 2026.4 computes products with a constant on their left in float32 only, and does not compile their
-    quantized form.
+    OpenVINO 2026.4 multiplies by a constant on the left in float32, whatever it is asked for, and does not compile the
+    quantized form. The transposed product, a linear layer, has neither fault, but reorders large maps twice.
     """
     if _exporting():
-        return F.linear(x.transpose(-1, -2), matrix).transpose(-1, -2)
+        matrix = matrix + x[(0,) * x.ndim].abs().clamp(max=0)
     return matrix @ x
 
 
