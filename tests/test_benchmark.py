@@ -56,10 +56,10 @@ def test_latency_refuses_what_it_cannot_compare(capsys, tiny_config, deployed, m
 def test_roofline_holds_each_graph_against_the_peak_of_its_precision(
     tiny_config, tmp_path, monkeypatch, capsys
 ) -> None:
-    rates = iter([{'fp32': {'torch': 100.0}}, {'fp32': {'torch': 80.0}}])  # before and after the graphs
-    monkeypatch.setattr(roofline, 'peak', lambda precisions, openvino: next(rates))
-    result = figures('roofline', tmp_path, 'RepVGG-A0', tiny_config, '--runtimes', 'torch fp32')
-    trunk, network = result['graphs']
+    rates = iter([100.0, 80.0])  # of torch and of OpenVINO
+    monkeypatch.setattr(roofline, 'gemm_rate', lambda latency: next(rates))
+    result = figures('roofline', tmp_path, 'RepVGG-A0', tiny_config, '--runtimes', 'torch fp32', 'OpenVINO fp32')
+    trunk, _, network, _ = result['graphs']
     assert trunk['model'] == 'RepVGG-A0' and network['model'] == tiny_config.stem
     # A stem of 3 -> 48 channels at half the size, and so on: counted by hand from A0's blocks and channels.
     products, previous = 0, 3
@@ -74,11 +74,12 @@ def test_roofline_holds_each_graph_against_the_peak_of_its_precision(
     assert "'RepVGG-Z9' is neither a config nor one of RepVGG-A0" in said
 
 
-def test_the_peak_is_measured_in_torch_and_in_openvino(monkeypatch) -> None:
-    monkeypatch.setattr(roofline, 'gemm_peak', lambda dtypes: dict.fromkeys(dtypes, 5.0))
-    found = roofline.peak(['fp32'], openvino=True)
-    assert found['fp32']['torch'] == 5 and found['fp32']['openvino'] > 0
-    assert set(roofline.peak(['bf16'], openvino=False)['bf16']) == {'torch'}
+def test_the_peak_is_measured_in_torch_and_in_openvino() -> None:
+    calls = roofline.products(['fp32'], openvino=True)
+    assert list(calls) == [('fp32', 'torch'), ('fp32', 'openvino')]
+    for result in (calls['fp32', 'torch'](), calls['fp32', 'openvino']()[0]):
+        assert tuple(result.shape) == (2048, 2048)
+    assert list(roofline.products(['bf16'], openvino=False)) == [('bf16', 'torch')]
 
 
 def test_peers_stand_beside_ours_in_the_same_runtimes(tiny_config, tmp_path, capsys) -> None:

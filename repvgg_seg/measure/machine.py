@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 
 from ..doctor import cpu
-from .latency import measure_latency
+from .latency import Latency, measure_latency
+
+GEMM_SIZE = 2048  # the side of the matrices whose product is the peak
 
 
 def describe_machine(*packages: str) -> dict[str, Any]:
@@ -32,16 +34,19 @@ def describe_machine(*packages: str) -> dict[str, Any]:
     }
 
 
-def gemm_peak(dtypes: Sequence[torch.dtype], *, size: int = 2048, runs: int = 10) -> dict[torch.dtype, float]:
-    """Return the machine's GFLOP/s in square matrix products of `size`, the fastest of `runs`, for each of `dtypes`.
-
-    The peak that a convolution can come near: a product and its sum count as two operations. Integers are multiplied
-    by the runtimes alone, so `dtypes` are of floating point.
-    """
+def gemm_calls(dtypes: Sequence[torch.dtype], size: int = GEMM_SIZE) -> dict[torch.dtype, Callable[[], object]]:
+    """Return, for each of `dtypes` (of floating point), a call of torch that multiplies two square matrices."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     matrices = {dtype: torch.randn(size, size, device=device).to(dtype) for dtype in dtypes}
-    with torch.inference_mode():
-        latencies = measure_latency(
-            {str(dtype): functools.partial(torch.mm, m, m) for dtype, m in matrices.items()}, runs=runs, warmup=3
-        )
-    return {dtype: 2 * size**3 / (latencies[str(dtype)].min_ms * 1e6) for dtype in dtypes}
+    return {dtype: torch.inference_mode()(functools.partial(torch.mm, m, m)) for dtype, m in matrices.items()}
+
+
+def gemm_rate(latency: Latency, size: int = GEMM_SIZE) -> float:
+    """Return the GFLOP/s of the fastest run of such a call: a product and its sum count as two operations."""
+    return 2 * size**3 / (latency.min_ms * 1e6)
+
+
+def gemm_peak(dtypes: Sequence[torch.dtype], *, size: int = GEMM_SIZE, runs: int = 10) -> dict[torch.dtype, float]:
+    """Return the machine's GFLOP/s in square matrix products for each of `dtypes`: what a convolution can come near."""
+    latencies = measure_latency({str(d): call for d, call in gemm_calls(dtypes, size).items()}, runs=runs, warmup=3)
+    return {dtype: gemm_rate(latencies[str(dtype)], size) for dtype in dtypes}

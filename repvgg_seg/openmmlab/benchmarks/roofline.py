@@ -1,6 +1,6 @@
 """Which share of the machine's peak a graph reaches: its arithmetic over its latency, over that of a matrix product.
 
-The peak is measured in the same run, by torch and by OpenVINO, and the faster of the two counts.
+The peak is measured in turn with the graphs, by torch and by OpenVINO, and the faster of the two counts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ...deploy.export import DTYPES
 from ...deploy.graph import InferenceGraph, fold_norms
 from ...deploy.metadata import Precision
 from ...measure.latency import measure_latency
-from ...measure.machine import describe_machine, gemm_peak
+from ...measure.machine import GEMM_SIZE, describe_machine, gemm_calls, gemm_rate
 from ...measure.plots import bar_chart
 from ...models.trunk import RepVGG
 from ...models.variants import VARIANTS
@@ -82,11 +82,13 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         paths, failed = runtimes.write_files(candidates, images, Path(folder))
         candidates = {name: candidate for name, candidate in candidates.items() if name not in failed}
         calls, memory = runtimes.open_all(candidates, images, paths)
-        peaks = peak(precisions, openvino)
-        latencies = measure_latency(calls, runs=args.runs)
-        after = peak(precisions, openvino)
-    # The machine may drift: the larger of the peaks before and after is the one to be held against.
-    best = {p: max(*peaks[p].values(), *after[p].values()) for p in precisions}
+        references = products(precisions, openvino)
+        # In turn with the graphs, since a machine that drifts slows both alike.
+        latencies = measure_latency(calls | {' '.join(key): call for key, call in references.items()}, runs=args.runs)
+    peaks: dict[Precision, dict[str, float]] = {p: {} for p in precisions}
+    for precision, engine in references:
+        peaks[precision][engine] = gemm_rate(latencies[f'{precision} {engine}'])
+    best = {p: max(rates.values()) for p, rates in peaks.items()}
     graphs = []
     for key, candidate in candidates.items():
         name, latency = key.partition(' | ')[0], latencies[key]
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {
         'input': list(images.shape),
         'options': args.cfg_options or {},
-        'peak_gflop_per_s': {p: {'before': peaks[p], 'after': after[p], 'counts': best[p]} for p in precisions},
+        'peak_gflop_per_s': peaks,
         'graphs': graphs,
         'not_measured': missing | failed,
         **describe_machine(*PACKAGES),
@@ -129,32 +131,29 @@ def operations(graph: nn.Module, images: Tensor) -> int:
     return counter.get_total_flops()
 
 
-def peak(precisions: list[Precision], openvino: bool) -> dict[Precision, dict[str, float]]:
-    """Return GFLOP/s of square matrix products, for each precision that of torch and, if asked for, of OpenVINO."""
-    by_torch = gemm_peak([DTYPES[p] for p in precisions])
-    found = {p: {'torch': by_torch[DTYPES[p]]} for p in precisions}
+def products(precisions: list[Precision], openvino: bool) -> dict[tuple[Precision, str], Call]:
+    """Return calls that multiply square matrices, in torch and, if asked for, in OpenVINO."""
+    by_torch = gemm_calls([DTYPES[p] for p in precisions])
+    calls: dict[tuple[Precision, str], Call] = {(p, 'torch'): by_torch[DTYPES[p]] for p in precisions}
     if openvino:
-        products = {str(p): _openvino_product(p) for p in precisions}
-        latencies = measure_latency(products, runs=10, warmup=3)
-        for p in precisions:
-            found[p]['openvino'] = 2 * 2048**3 / (latencies[p].min_ms * 1e6)
-    return found
+        calls |= {(p, 'openvino'): _openvino_product(p) for p in precisions}
+    return calls
 
 
 def _openvino_product(precision: Precision) -> Call:
-    """Return a call that multiplies two matrices of 2048 in OpenVINO, one of them a constant like a weight."""
+    """Return a call that multiplies two square matrices in OpenVINO, one of them a constant like a weight."""
     import openvino
     from openvino import opset13 as ops
 
-    left = ops.parameter([2048, 2048], np.float32)
-    right = ops.constant(np.random.default_rng(0).standard_normal((2048, 2048), np.float32))
+    left = ops.parameter([GEMM_SIZE] * 2, np.float32)
+    right = ops.constant(np.random.default_rng(0).standard_normal((GEMM_SIZE, GEMM_SIZE), np.float32))
     hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
     model = openvino.Model([ops.matmul(left, right, False, False)], [left])
     compiled = openvino_core().compile_model(
         model, 'CPU', {'INFERENCE_PRECISION_HINT': hint, 'PERFORMANCE_HINT': 'LATENCY'}
     )
     request = compiled.create_infer_request()
-    matrix = np.random.default_rng(1).standard_normal((2048, 2048), np.float32)
+    matrix = np.random.default_rng(1).standard_normal((GEMM_SIZE, GEMM_SIZE), np.float32)
     return lambda: request.infer([matrix], share_inputs=True, share_outputs=True)
 
 
@@ -167,10 +166,8 @@ def table(result: dict[str, Any]) -> str:
             f'{g["share_of_peak"]:>9.1%}'
         )
     for precision, p in result['peak_gflop_per_s'].items():
-        measured = ', '.join(
-            f'{name} {value:.0f} {when} them' for when in ('before', 'after') for name, value in p[when].items()
-        )
-        lines.append(f'peak {precision}: {p["counts"]:.0f} GFLOP/s (2048x2048 products: {measured})')
+        measured = ', '.join(f'{name} {value:.0f}' for name, value in p.items())
+        lines.append(f'peak {precision}: {max(p.values()):.0f} GFLOP/s (products of {GEMM_SIZE}: {measured})')
     lines += [f'not measured: {name} ({why})' for name, why in result['not_measured'].items()]
     size = 'x'.join(str(n) for n in result['input'])
     return '\n'.join([*lines, f'input {size}, {result["device"]}, {result["threads"]} threads'])
