@@ -151,33 +151,43 @@ def _verify(
     inputs: Sequence[Tensor],
     outputs: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]],
 ) -> list[Deviation]:
+    # A check's copies are freed before those of the next are made.
+    return [deviation for check in CHECKS for deviation in _run_check(check, original, converted, inputs, outputs)]
+
+
+def _run_check(
+    check: Check,
+    original: nn.Module,
+    converted: nn.Module,
+    inputs: Sequence[Tensor],
+    outputs: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]],
+) -> list[Deviation]:
     deviations = []
-    for check in CHECKS:
-        # On the CPU, whose float32 is float32 (GPUs may round products to TF32) and where float64 always exists.
-        reference_model = copy.deepcopy(original).cpu().to(check.dtype).eval()
-        model = switch_to_deploy(reference_model) if check.fuse else copy.deepcopy(converted).cpu()
-        model = fold_norms(model).to(check.dtype)
-        for images in inputs:
-            reference, reference_classes = outputs(reference_model, images)
-            result, result_classes = outputs(model, images)
-            max_abs = (reference - result).abs().max().item()
-            deviation = Deviation(
-                check=check.name,
-                input_size=list(images.shape[1:3]),
-                max_abs=max_abs,
-                max_rel=max_abs / (reference.abs().max().item() or 1.0),
-                agreement=(reference_classes == result_classes).double().mean().item(),
+    # On the CPU, whose float32 is float32 (GPUs may round products to TF32) and where float64 always exists.
+    reference_model = copy.deepcopy(original).cpu().to(check.dtype).eval()
+    model = switch_to_deploy(reference_model) if check.fuse else copy.deepcopy(converted).cpu()
+    model = fold_norms(model).to(check.dtype)
+    for images in inputs:
+        reference, reference_classes = outputs(reference_model, images)
+        result, result_classes = outputs(model, images)
+        max_abs = (reference - result).abs().max().item()
+        deviation = Deviation(
+            check=check.name,
+            input_size=list(images.shape[1:3]),
+            max_abs=max_abs,
+            max_rel=max_abs / (reference.abs().max().item() or 1.0),
+            agreement=(reference_classes == result_classes).double().mean().item(),
+        )
+        deviations.append(deviation)
+        enough = check.dtype != torch.float64 or deviation.agreement >= MIN_AGREEMENT
+        if not (deviation.max_rel <= check.max_rel and enough):  # written so that NaN fails
+            raise VerificationError(
+                f'the converted model is not equal to the original (check {check.name!r}, input '
+                f'{images.shape[1]}x{images.shape[2]}): the largest relative deviation is {deviation.max_rel:.3g}, '
+                f'where {check.max_rel:g} is allowed, and {deviation.agreement:.4%} of the classes agree. Nothing '
+                'was written. Check the checkpoint for NaN or infinite values and for negative variances; a net '
+                'that has hardly trained, whose statistics do not fit its activations yet, can amplify rounding so.'
             )
-            deviations.append(deviation)
-            enough = check.dtype != torch.float64 or deviation.agreement >= MIN_AGREEMENT
-            if not (deviation.max_rel <= check.max_rel and enough):  # written so that NaN fails
-                raise VerificationError(
-                    f'the converted model is not equal to the original (check {check.name!r}, input '
-                    f'{images.shape[1]}x{images.shape[2]}): the largest relative deviation is {deviation.max_rel:.3g}, '
-                    f'where {check.max_rel:g} is allowed, and {deviation.agreement:.4%} of the classes agree. Nothing '
-                    'was written. Check the checkpoint for NaN or infinite values and for negative variances; a net '
-                    'that has hardly trained, whose statistics do not fit its activations yet, can amplify rounding so.'
-                )
     return deviations
 
 

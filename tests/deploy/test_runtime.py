@@ -133,17 +133,18 @@ def test_colours_and_overlay(quick) -> None:
         quick.overlay(image, mask, 2)
 
 
-def test_a_float32_model_is_not_computed_in_bfloat16(local_files) -> None:
-    """As OpenVINO does of its own accord on a CPU that has it."""
+def test_a_model_is_computed_in_its_own_precision_or_in_float32(local_files) -> None:
+    """Not in bfloat16, as OpenVINO does of its own accord on a CPU that has it, and as it does for float16 too."""
     core = backends.openvino_core()
-    for precision, hint in (('fp32', 'f32'), ('bf16', 'bf16')):
+    able = core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    for precision, hint in (('fp32', 'f32'), ('bf16', 'bf16'), ('fp16', 'f16')):
         model = core.read_model(local_files['.xml'])
         model.set_rt_info(replace(METADATA, precision=precision).to_json(), KEY)
         path = local_files['.xml'].with_name(f'{precision}.xml')
         openvino.save_model(model, path, compress_to_fp16=False)
         compiled = Segmenter(path)._model._compiled
-        if precision == 'fp32' or 'BF16' in core.get_property('CPU', 'OPTIMIZATION_CAPABILITIES'):
-            assert compiled.get_property('INFERENCE_PRECISION_HINT').to_string() == hint
+        used = hint if precision.upper() in able else 'f32'
+        assert compiled.get_property('INFERENCE_PRECISION_HINT').to_string() == used
 
 
 def test_segmenters_come_and_go_and_signals_are_still_handled(local_files) -> None:

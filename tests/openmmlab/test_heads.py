@@ -5,6 +5,7 @@ import runpy
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmseg.models.decode_heads import PSPHead, UPerHead
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
@@ -84,6 +85,19 @@ def test_every_configuration_gives_mmsegs_output(kind: str, variant: dict, monke
     plain = build(kind, **variant).double().eval()
     folded = build(f'Folded{kind}', **variant).double().eval()
     folded.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        assert relative(folded(inputs()), plain(inputs())) < 1e-10
+
+
+@pytest.mark.parametrize('kernel', [1, 5])
+def test_a_bottleneck_of_another_odd_kernel_is_folded_too(kernel: int, monkeypatch) -> None:
+    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    plain = build('PSPHead')
+    wide = ConvModule(CHANNELS[-1] + 4 * 16, 16, kernel, padding=kernel // 2, norm_cfg=dict(type='BN'))
+    plain.bottleneck = randomise(wide)
+    plain.double().eval()
+    folded = copy.deepcopy(plain)
+    assert fold_heads(folded)[0].folded
     with torch.no_grad():
         assert relative(folded(inputs()), plain(inputs())) < 1e-10
 
