@@ -16,7 +16,9 @@ def bar_chart(groups: Mapping[str, Mapping[str, float]], path: str | Path, *, ti
     figure = Figure(figsize=(8, 0.8 + 0.28 * len(bars)), layout='constrained')
     axes = figure.subplots()
     drawn = axes.barh(range(len(bars)), [value for _, value, _ in bars], color=[f'C{index}' for *_, index in bars])
-    axes.bar_label(drawn, [f'{value:.3g}' if value < 1000 else f'{value:.0f}' for _, value, _ in bars], padding=3, fontsize=8)
+    axes.bar_label(
+        drawn, [f'{value:.3g}' if value < 1000 else f'{value:.0f}' for _, value, _ in bars], padding=3, fontsize=8
+    )
     axes.set_yticks(range(len(bars)), [name for name, *_ in bars], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(unit, fontsize=8)

@@ -120,6 +120,22 @@ def test_an_even_kernel_is_refused() -> None:
         convolve_enlarged([torch.ones(1, 1, 2, 2)], torch.ones(1, 1, 2, 3), size=(4, 4))
 
 
+@pytest.mark.parametrize(
+    ('channels', 'small', 'large', 'pays'),
+    [
+        (512, (6, 6), (64, 128), True),  # PSPNet at output stride 8, 512x1024
+        (512, (64, 128), (128, 256), True),  # UPerNet, stride 8 to 4
+        (128, (64, 128), (128, 256), False),  # the same with few channels: 49 ms folded, 43 plain, in bfloat16
+        (128, (32, 64), (128, 256), True),
+        (128, (6, 6), (16, 32), False),  # the demo, whose maps are small: 0.95x when it was folded
+        (64, (45, 60), (90, 120), False),  # CamVid
+        (64, (12, 15), (90, 120), True),
+    ],
+)
+def test_what_was_slower_folded_is_left_plain(channels: int, small: tuple, large: tuple, pays: bool) -> None:
+    assert folding.folding_pays((channels, channels, 3, 3), small, large) == pays
+
+
 def test_the_cost_model_counts_what_is_done() -> None:
     # 3x3, 512 to 512 channels: 9 * 512 * 512 multiply-adds a pixel of 128x256, or a cell of 16x32.
     plain, folded = (cost((512, 512, 3, 3), (16, 32), (128, 256)) for cost in (plain_cost, folded_cost))
