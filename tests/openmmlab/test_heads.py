@@ -227,6 +227,11 @@ def bicubic_pyramid(head: nn.Module) -> None:
         (lambda: changed(replace_conv(dilation=2, padding=2)), r'its bottleneck has dilation \(2, 2\)'),
         (lambda: changed(replace_conv(groups=4)), 'its bottleneck has groups 4'),
         (lambda: changed(replace_conv(padding_mode='reflect')), 'its bottleneck has padding mode reflect'),
+        (
+            lambda: changed(lambda head: setattr(head.bottleneck, 'order', ('act', 'conv', 'norm'))),
+            'its bottleneck has the order act-conv-norm',
+        ),
+        (lambda: changed(replace_conv(stride=2)), r'its bottleneck has stride \(2, 2\)'),
         (lambda: changed(replace_conv(padding=0)), r'its bottleneck has kernel \(3, 3\) with padding \(0, 0\)'),
         (
             lambda: changed(lambda head: head.bottleneck.register_forward_hook(lambda *_: None)),
