@@ -44,6 +44,9 @@ def test_latency_compares_forms_runtimes_and_the_way_from_file_to_mask(tiny_conf
 def test_latency_refuses_what_it_cannot_compare(capsys, tiny_config, deployed, monkeypatch) -> None:
     assert 'describes a deployed model already' in fails(capsys, 'benchmark', 'latency', deployed / 'deploy.py')
     assert 'nothing to time at batch 0' in fails(capsys, 'benchmark', 'latency', tiny_config, '--batch', '0')
+    assert 'size 512x1024 and 0 runs' in fails(capsys, 'benchmark', 'latency', tiny_config, '--runs', '0')
+    missing = fails(capsys, 'benchmark', 'latency', tiny_config, '--image', 'none.png')
+    assert 'none.png does not exist: check the path' in missing
     said = fails(capsys, 'benchmark', 'latency', tiny_config, '--runtimes', 'TVM')
     assert "there is no runtime 'TVM' here: choose from torch fp32, " in said
     monkeypatch.setattr(runtimes, '_there', lambda package: package != 'openvino')

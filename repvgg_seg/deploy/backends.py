@@ -115,6 +115,11 @@ def _metadata(path: Path, text: str | None) -> ModelMetadata:
         raise FileError(f'{path}: {error}') from error
 
 
+def _owned(batch: Array) -> Array:
+    """Return a batch as runtimes take it: in one piece, and writable, as those of PIL and read-only maps are not."""
+    return np.require(batch, requirements=('C_CONTIGUOUS', 'WRITEABLE'))
+
+
 @functools.cache
 def openvino_core() -> Any:
     """Return the process's one openvino.Core, which is never freed; whatever compiles a model here uses it.
@@ -170,7 +175,7 @@ class OpenVINO:
                     request = self._idle.pop()
                 except IndexError:
                     request = self._compiled.create_infer_request()
-                batch = np.ascontiguousarray(batch)
+                batch = _owned(batch)
                 request.set_input_tensor(self._tensor(batch, shared_memory=True))
                 request.start_async()
                 running.append((tag, batch, request))
@@ -198,7 +203,7 @@ class Synchronous:
     def map(self, batches: Iterable[tuple[Tag, Array]]) -> Generator[tuple[Tag, Classes], None, None]:
         """Yield the class maps of each batch, in order."""
         for tag, batch in batches:
-            yield tag, self.infer(np.ascontiguousarray(batch))
+            yield tag, self.infer(_owned(batch))
 
 
 class ONNXRuntime(Synchronous):

@@ -152,13 +152,13 @@ def export_segmentor(
                 run[kind] = _runner(file, target.backend)
             progress.advance(task)
         parity = Parity(precision)
-        for group in _groups(checks, batch):
+        for new, group in _groups(checks, batch):
             with torch.inference_mode():
-                logits = run['logits'](group)
-                got = run['classes'](group) if output == 'classes' else reference.classes(logits)
-                expected = reference.logits(group)
+                logits = run['logits'](group)[:new]
+                got = run['classes'](group)[:new] if output == 'classes' else reference.classes(logits)
+                expected = reference.logits(group[:new])
                 parity.add(expected, reference.threshold, got, logits, reference.classes(expected))
-            progress.advance(task, len(group))
+            progress.advance(task, new)
         figures = parity.summary()
         _require_parity(path, figures)
         written = _publish(folder / output, path)
@@ -252,13 +252,17 @@ def _resized(image: Array, size: tuple[int, int]) -> Array:
     return image if image.shape[:2] == size else cv2.resize(image, size[::-1])
 
 
-def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[Tensor]:
-    """Yield `images` as batches: full ones where their number is fixed, else of one and of two."""
-    if batch is None:
-        yield images[0][None]
-    for start in range(0, len(images), batch or 2):
-        group = [images[index % len(images)] for index in range(start, start + (batch or min(2, len(images) - start)))]
-        yield torch.stack(group)
+def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[tuple[int, Tensor]]:
+    """Yield `images` as batches, with how many of each are new: images of before fill the last one up.
+
+    Where their number is not fixed, the first batch is of one image and the others are of two.
+    """
+    start = 0
+    while start < len(images):
+        number = batch or (2 if start else 1)
+        group = [images[index % len(images)] for index in range(start, start + number)]
+        yield min(number, len(images) - start), torch.stack(group)
+        start += number
 
 
 def _runner(path: Path, backend: str) -> Callable[[Tensor], Tensor]:

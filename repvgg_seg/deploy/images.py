@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,11 @@ def read_image(path: StrPath) -> Array:
 
     Raises:
         FileNotFoundError: it is not there.
+        ValueError: it is no path.
         FileError: it is no image, cut short, larger than MAX_PIXELS, or of 32 bits a channel.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f'an image is a path or an array (H, W, 3) of uint8 in RGB, not of type {type(path).__name__}')
     path = Path(path)
     try:
         if path.is_dir():
@@ -53,8 +57,9 @@ def read_image(path: StrPath) -> Array:
     except FileError:
         raise
     except Exception as error:  # decoders raise nearly anything over a broken file
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise FileError(f'{path} cannot be read, it is damaged or cut short ({reason})') from error
+        if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
+            raise FileError(f'{path} cannot be read ({error.strerror})') from error
+        raise FileError(f'{path} cannot be read, it is damaged or cut short ({error})') from error
 
 
 def _open(path: Path) -> Image.Image:

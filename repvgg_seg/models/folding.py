@@ -237,12 +237,24 @@ def tap_matrix(n: int, length: int, kernel: int, align_corners: bool = False) ->
     return padded.unfold(1, length, 1).reshape(n * kernel, length).T.contiguous()
 
 
+def pooling_pays(channels: int, size: tuple[int, int], sizes: Sequence[tuple[int, int]]) -> bool:
+    """Return whether a map of `size` is better pooled to all `sizes` by products than one by one, by the cost model."""
+    (h, w), bins = size, sum(width for _, width in sizes)
+    pixels = channels * h * w
+    one_by_one = Cost(0, 0, len(sizes) * pixels, len(sizes))
+    # A product of an exported graph calls five operators: see _multiply.
+    products = Cost(0, 2 * pixels * bins, pixels + 2 * channels * h * bins, 2 + 5 * len(sizes))
+    return products < one_by_one
+
+
 def pool_pyramid(x: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:  # (N, C, H, W) -> (N, C, *size)
-    """Return `[adaptive_avg_pool2d(x, size) for size in sizes]`, reading `x` once.
+    """Return `[adaptive_avg_pool2d(x, size) for size in sizes]`, reading a large `x` once.
 
     Adaptive pooling is linear and separable too. The first of two products with constant matrices serves all sizes.
     """
     c, h, w = _numbers(x.shape[1:])
+    if not pooling_pays(c, (h, w), sizes):
+        return [F.adaptive_avg_pool2d(x, size) for size in sizes]
     heights, widths = (tuple(size[axis] for size in sizes) for axis in (0, 1))
     constant = functools.partial(_constant, _pool_matrix, x.dtype, x.device)
     # Runtimes choose layouts themselves; of the form for channels_last, with what follows in a PSPNet on RepVGG-A0,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,9 +114,10 @@ def fold_heads(model: nn.Module) -> list[HeadReport]:
     for name, head in model.named_modules():
         if not isinstance(head, BaseDecodeHead):
             continue
-        kind, reason = type(head), _foreign(head) or _obstacle(head)
+        kind: Any = type(head)
+        reason = _foreign(head) or _obstacle(head)
         if reason is None:
-            # The class is all that differs. Nothing that holds the head, such as an optimizer or a hook, notices.
+            # The class is all that differs. Nothing that holds the head, such as an optimizer, notices.
             head.__class__ = _folded_class(kind)
         reports.append(HeadReport(name, kind.__name__, reason))
         said = f'left as it is: {reason}' if reason else 'folded'
@@ -139,11 +141,19 @@ _FORMS: dict[type, tuple[type, type, tuple[str, ...]]] = {
 }
 
 
+@functools.cache
 def _folded_class(kind: type) -> type:
     if kind in _FORMS:
         return _FORMS[kind][0]
     mixin = next(mixin for base, (_, mixin, _) in _FORMS.items() if issubclass(kind, base))
-    return type(f'Folded{kind.__name__}', (mixin, kind), {'__module__': kind.__module__})
+    # Pickle finds no class that is made here by its name; it makes the head again from the class that it can find.
+    reduced = {'__reduce_ex__': lambda self, _: (_empty, (kind,), self.__dict__)}
+    return type(f'Folded{kind.__name__}', (mixin, kind), {'__module__': kind.__module__, **reduced})
+
+
+def _empty(kind: type) -> nn.Module:
+    """Return a head of the folded class of `kind`, as pickle fills one."""
+    return object.__new__(_folded_class(kind))
 
 
 def _foreign(head: BaseDecodeHead) -> str | None:
@@ -163,6 +173,8 @@ def _obstacle(head: Any) -> str | None:
     """Return what about the parts of `head`, a PSP or UPer head, the algebra does not cover, if anything."""
     if type(head.psp_modules).forward is not PPM.forward or 'forward' in vars(head.psp_modules):
         return 'its psp_modules pool or resize in a way of their own'
+    if head.psp_modules.align_corners != head.align_corners:
+        return 'its psp_modules resize with another align_corners'
     for module in head.psp_modules:
         pool = module[0] if isinstance(module, nn.Sequential) and len(module) == 2 else module
         if type(pool) is not nn.AdaptiveAvgPool2d or None in _pair(pool.output_size):
@@ -170,7 +182,26 @@ def _obstacle(head: Any) -> str | None:
     for name in ('bottleneck', 'fpn_bottleneck'):
         if (module := getattr(head, name, None)) is not None and (reason := _unusual(module)):
             return f'its {name} {reason}'
+    for name, module in _uncalled(head):
+        if any(getattr(module, hooks) for hooks in _HOOKS):
+            return f'its {name} has hooks, which would no longer be called'
     return None
+
+
+# Where torch keeps what is to be called along with a module.
+_HOOKS = ('_forward_hooks', '_forward_pre_hooks', '_backward_hooks', '_backward_pre_hooks')
+
+
+def _uncalled(head: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that a folded head reads the parameters of and does not call, with their names."""
+    yield 'psp_modules', head.psp_modules
+    for index, module in enumerate(head.psp_modules):
+        yield f'psp_modules[{index}]', module
+        yield f'psp_modules[{index}][0]', module[0]
+    for name in ('bottleneck', 'fpn_bottleneck'):
+        if hasattr(head, name):
+            yield name, getattr(head, name)
+            yield f'{name}.conv', getattr(head, name).conv
 
 
 def _unusual(module: nn.Module) -> str | None:
@@ -196,8 +227,6 @@ def _unusual(module: nn.Module) -> str | None:
     same = tuple(k // 2 for k in conv.kernel_size)
     if any(k % 2 == 0 for k in conv.kernel_size) or conv.padding not in (same, 'same'):
         return f'has kernel {conv.kernel_size} with padding {conv.padding}'
-    if any(hooks for m in (module, conv) for hooks in (m._forward_hooks, m._forward_pre_hooks)):
-        return 'has forward hooks, which would no longer be called'
     return None
 
 

@@ -46,6 +46,14 @@ def test_a_mask_is_what_the_graph_says(segmenter) -> None:
     assert segmenter.classes == METADATA.classes and segmenter.palette.tolist() == [list(c) for c in METADATA.palette]
 
 
+def test_a_read_only_array_is_an_image_too(segmenter, tmp_path) -> None:
+    """Those of PIL and of memory maps are."""
+    image = images(64, 96)[0]
+    np.save(tmp_path / 'image.npy', image)
+    for source in (np.asarray(Image.fromarray(image)), np.load(tmp_path / 'image.npy', mmap_mode='r')):
+        assert not source.flags.writeable and np.array_equal(segmenter(source), truth(image))
+
+
 @pytest.mark.parametrize('shape', [(64, 96), (128, 96), (64, 100), (320, 384), (72, 480)])
 def test_tiles_have_no_seams(segmenter, shape) -> None:
     image = images(*shape)[0]

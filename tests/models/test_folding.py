@@ -94,7 +94,8 @@ def test_gradients_are_those_of_the_plain_convolution(case: dict) -> None:
 
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('size', [(64, 128), (7, 5), (3, 4), (1, 9)])
-def test_pooling_in_one_go_is_adaptive_pooling(layout: torch.memory_format, size: tuple) -> None:
+def test_pooling_in_one_go_is_adaptive_pooling(layout: torch.memory_format, size: tuple, monkeypatch) -> None:
+    monkeypatch.setattr(folding, 'pooling_pays', lambda *_: True)
     x = torch.randn(2, 5, *size, dtype=torch.float64).to(memory_format=layout).requires_grad_()
     bins = [(1, 1), (2, 2), (3, 3), (6, 6), (2, 5)]
     result, expected = pool_pyramid(x, bins), [F.adaptive_avg_pool2d(x, b) for b in bins]
@@ -149,6 +150,11 @@ def test_the_cost_model_counts_what_is_done() -> None:
     assert plain_cost((64, 8, 3, 3), (64, 128), (128, 256)) < folded_cost((64, 8, 3, 3), (64, 128), (128, 256))
 
 
+@pytest.mark.parametrize(('size', 'pays'), [((64, 128), True), ((45, 60), True), ((16, 32), False)])
+def test_small_maps_are_pooled_one_by_one(size: tuple, pays: bool) -> None:
+    assert folding.pooling_pays(1280, size, [(1, 1), (2, 2), (3, 3), (6, 6)]) == pays
+
+
 class Folded(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -162,6 +168,7 @@ class Folded(nn.Module):
 @pytest.fixture
 def folded(monkeypatch) -> tuple[Folded, Tensor, Tensor]:
     monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    monkeypatch.setattr(folding, 'pooling_pays', lambda *_: True)
     folding._cached_constant.cache_clear()
     module, x = Folded().eval(), torch.randn(2, 8, 30, 41)
     maps = [x, F.adaptive_avg_pool2d(x, 2).repeat(1, 4, 1, 1)]

@@ -1,5 +1,6 @@
 import copy
 import json
+import pickle
 import re
 import runpy
 
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from repvgg_seg.deploy.backends import openvino_core
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
+from repvgg_seg.openmmlab.benchmarks import heads
 from repvgg_seg.openmmlab.conversion import build_segmentor
 from repvgg_seg.openmmlab.training import load_config
 from tests.conftest import randomise, relative, tool
@@ -45,11 +47,17 @@ def inputs(sizes=MAPS['odd'], batch: int = 2, dtype: torch.dtype = torch.float64
     return [torch.randn(batch, c, *s, generator=generator).to(dtype) for c, s in zip(CHANNELS, sizes, strict=True)]
 
 
+def fold(monkeypatch, pays: bool = True) -> None:
+    """Fold and pool by products everything, or nothing, whatever it costs."""
+    for name in ('folding_pays', 'pooling_pays'):
+        monkeypatch.setattr(folding, name, lambda *_: pays)
+
+
 @pytest.fixture(params=['model', 'all', 'none'])
 def choice(request, monkeypatch) -> str:
     """What is folded: what the cost model says, everything, nothing."""
     if request.param != 'model':
-        monkeypatch.setattr(folding, 'folding_pays', lambda *_: request.param == 'all')
+        fold(monkeypatch, request.param == 'all')
     return request.param
 
 
@@ -81,7 +89,7 @@ def test_folded_heads_have_mmsegs_keys_and_output(kind: str, align_corners: bool
 )
 @pytest.mark.parametrize('kind', ['PSPHead', 'UPerHead'])
 def test_every_configuration_gives_mmsegs_output(kind: str, variant: dict, monkeypatch) -> None:
-    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    fold(monkeypatch)
     plain = build(kind, **variant).double().eval()
     folded = build(f'Folded{kind}', **variant).double().eval()
     folded.load_state_dict(plain.state_dict())
@@ -91,7 +99,7 @@ def test_every_configuration_gives_mmsegs_output(kind: str, variant: dict, monke
 
 @pytest.mark.parametrize('kernel', [1, 5])
 def test_a_bottleneck_of_another_odd_kernel_is_folded_too(kernel: int, monkeypatch) -> None:
-    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    fold(monkeypatch)
     plain = build('PSPHead')
     wide = ConvModule(CHANNELS[-1] + 4 * 16, 16, kernel, padding=kernel // 2, norm_cfg=dict(type='BN'))
     plain.bottleneck = randomise(wide)
@@ -121,7 +129,7 @@ def test_a_training_step_is_mmsegs(kind: str, choice) -> None:
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_mixed_precision_in_channels_last_is_as_near_as_mmsegs(dtype: torch.dtype, monkeypatch) -> None:
-    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    fold(monkeypatch)
     exact = build('UPerHead').eval()
     folded = copy.deepcopy(exact).to(memory_format=torch.channels_last)
     fold_heads(folded)
@@ -193,6 +201,15 @@ def test_fold_heads_folds_any_model_in_place_and_reports() -> None:
     assert {r.reason for r in fold_heads(model)[:3]} == {'it is folded already'}
 
 
+def test_a_folded_head_of_anothers_class_is_pickled_and_copied() -> None:
+    head = randomise(LossOfItsOwn(in_channels=12, in_index=3, channels=16, num_classes=5)).double().eval()
+    fold_heads(head)
+    copies = [copy.deepcopy(head), pickle.loads(pickle.dumps(head))]
+    with torch.no_grad():
+        for other in copies:
+            assert type(other) is type(head) and torch.equal(other(inputs()), head(inputs()))
+
+
 def changed(change) -> nn.Module:
     head = build('PSPHead')
     change(head)
@@ -234,8 +251,20 @@ def bicubic_pyramid(head: nn.Module) -> None:
         (lambda: changed(replace_conv(stride=2)), r'its bottleneck has stride \(2, 2\)'),
         (lambda: changed(replace_conv(padding=0)), r'its bottleneck has kernel \(3, 3\) with padding \(0, 0\)'),
         (
+            lambda: changed(lambda head: setattr(head.psp_modules, 'align_corners', True)),
+            'its psp_modules resize with another align_corners',
+        ),
+        (
             lambda: changed(lambda head: head.bottleneck.register_forward_hook(lambda *_: None)),
-            'its bottleneck has forward hooks',
+            'its bottleneck has hooks, which would no longer be called',
+        ),
+        (
+            lambda: changed(lambda head: head.bottleneck.conv.register_full_backward_hook(lambda *_: None)),
+            r'its bottleneck\.conv has hooks',
+        ),
+        (
+            lambda: changed(lambda head: head.psp_modules[1][0].register_forward_pre_hook(lambda *_: None)),
+            r'its psp_modules\[1\]\[0\] has hooks',
         ),
         (
             lambda: changed(lambda head: setattr(head, 'forward', lambda x: x)),
@@ -260,7 +289,7 @@ def test_a_config_that_cannot_be_folded_is_refused_with_the_cure() -> None:
 
 
 def test_distributed_training_reduces_the_gradient_of_every_parameter(monkeypatch) -> None:
-    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    fold(monkeypatch)
     torch.distributed.init_process_group('gloo', rank=0, world_size=1, store=torch.distributed.HashStore())
     try:
         head = nn.parallel.DistributedDataParallel(build('FoldedUPerHead').double())
@@ -284,7 +313,7 @@ class OneByOne(nn.Module):
 
 @pytest.fixture
 def exported(monkeypatch) -> tuple[nn.Module, tuple, Tensor]:
-    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    fold(monkeypatch)
     plain, maps = build('UPerHead').eval(), tuple(inputs(batch=1, dtype=torch.float32))
     folded = copy.deepcopy(plain)
     fold_heads(folded)
@@ -346,7 +375,7 @@ def test_the_example_folds_a_stock_pspnet(repo, capsys) -> None:
 
 
 def test_the_benchmark_times_both_forms_and_draws_them(tiny_config, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(folding, 'folding_pays', lambda *_: True)
+    fold(monkeypatch)
     sizes = ['--size', '64x128', '--train-size', '32x64', '--runs', '1', '--runtimes', 'torch float32,torch bfloat16']
     arguments = ['heads', str(tiny_config), *sizes, '--channels', '64']
     assert tool('benchmark')([*arguments, '--json', str(tmp_path / 'r.json'), '--plot', str(tmp_path / 'r.png')]) == 0
@@ -366,7 +395,7 @@ def test_the_benchmark_times_both_forms_and_draws_them(tiny_config, tmp_path, ca
     assert (tmp_path / 'r.png').read_bytes().startswith(b'\x89PNG')
 
 
-def test_the_benchmark_refuses_configs_without_such_a_head(tiny_config, tmp_path, capsys) -> None:
+def test_the_benchmark_refuses_configs_without_such_a_head(tiny_config, tmp_path, capsys, monkeypatch) -> None:
     path = tmp_path / 'fcn.py'
     path.write_text(
         f"_base_ = ['{tiny_config}']\n"
@@ -375,3 +404,7 @@ def test_the_benchmark_refuses_configs_without_such_a_head(tiny_config, tmp_path
     )
     assert tool('benchmark')(['heads', str(path)]) == 2
     assert 'has no PSP or UPer head to fold' in capsys.readouterr().err
+    monkeypatch.setattr(heads, 'cpu_has_bfloat16', lambda: False)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    assert tool('benchmark')(['heads', str(path), '--runtimes', 'torch bfloat16']) == 2
+    assert 'there is nothing to time: none of torch bfloat16 runs here' in capsys.readouterr().err

@@ -23,6 +23,7 @@ from ...cli import image_size
 from ...deploy.backends import openvino_core
 from ...deploy.convert import convert_segmentor
 from ...deploy.graph import InferenceGraph
+from ...doctor import cpu_has_bfloat16
 from ...measure.latency import measure_latency
 from ...measure.machine import describe_machine, gemm_peak
 from ...models.variants import get_variant
@@ -67,6 +68,10 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     runtimes = [name for name in args.runtimes if importlib.util.find_spec(name.split()[0])]
     if not importlib.util.find_spec('nncf'):
         runtimes = [name for name in runtimes if name != 'openvino int8']
+    if not torch.cuda.is_available() and not cpu_has_bfloat16():
+        runtimes = [name for name in runtimes if not name.endswith('bfloat16')]
+    if not runtimes:
+        raise ValueError(f'there is nothing to time: none of {", ".join(args.runtimes)} runs here; see --runtimes')
     peaks = {str(dtype).removeprefix('torch.'): peak for dtype, peak in gemm_peak(list(DTYPES.values())).items()}
     results = []
     for config in args.configs:

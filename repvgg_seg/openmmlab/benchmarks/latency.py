@@ -23,7 +23,7 @@ from mmseg.apis import inference_model
 from ...cli import add_cfg_options
 from ...deploy.convert import convert_segmentor, require_blocks, synthetic_images
 from ...deploy.graph import InferenceGraph, fold_norms
-from ...deploy.images import read_image
+from ...deploy.images import Array, read_image
 from ...deploy.runtime import Segmenter
 from ...measure.latency import measure_latency
 from ...measure.machine import describe_machine
@@ -59,7 +59,8 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     cfg = load_config(args.config, args.cfg_options)
     if cfg.model.backbone.get('deploy'):
         raise ValueError(f'{args.config} describes a deployed model already: name the config it was trained with')
-    runtimes.check_input(args.size, args.batch)
+    runtimes.check_input(args.size, args.batch, args.runs)
+    image = read_image(args.image) if args.image else synthetic_images(args.size)[0].numpy()
     chosen, missing = runtimes.chosen(args.runtimes)
     original = build_segmentor(cfg)
     require_blocks(original)
@@ -88,7 +89,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
             candidates[name].runtime.name: Segmenter(path, backend=candidates[name].runtime.engine)
             for name, path in paths.items()
         }
-        end_to_end = _end_to_end(cfg, models, segmenters, args, Path(folder))
+        end_to_end = _end_to_end(cfg, models, segmenters, cv2.resize(image, args.size[::-1]), args.runs, Path(folder))
     first, *others = latencies
     return {
         'config': Path(args.config).name,
@@ -104,12 +105,11 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _end_to_end(
-    cfg: Any, models: Mapping[str, Any], segmenters: Mapping[str, Segmenter], args: argparse.Namespace, folder: Path
+    cfg: Any, models: Mapping[str, Any], segmenters: Mapping[str, Segmenter], rgb: Array, runs: int, folder: Path
 ) -> dict[str, Any]:
-    """Time the ways from an image file of the input size to its mask, and compare the masks with mmseg's."""
+    """Time the ways from the file of an image (H, W, 3) to its mask, and compare the masks with mmseg's."""
     image = str(folder / 'image.png')
-    rgb = read_image(args.image) if args.image else synthetic_images(args.size)[0].numpy()
-    cv2.imwrite(image, cv2.resize(rgb, args.size[::-1])[..., ::-1])
+    cv2.imwrite(image, rgb[..., ::-1])
     # All ways see the image as it is: the config's test pipeline, without what resizes it.
     cfg.test_pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
     ways: dict[str, Callable[[], Any]] = {}
@@ -120,7 +120,7 @@ def _end_to_end(
     ways |= {f'Segmenter, {name}': functools.partial(segmenter, image) for name, segmenter in segmenters.items()}
     masks = {name: way() for name, way in ways.items()}
     reference, *_ = masks.values()
-    latencies = measure_latency(ways, runs=args.runs)
+    latencies = measure_latency(ways, runs=runs)
     first, *_ = latencies.values()
     return {
         name: {

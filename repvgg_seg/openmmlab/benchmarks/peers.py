@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         FileNotFoundError: a config is not there, or this mmseg does not bring its own.
         ValueError: there is nothing to time.
     """
-    runtimes.check_input(args.size, args.batch)
+    runtimes.check_input(args.size, args.batch, args.runs)
     chosen, missing = runtimes.chosen(args.runtimes)
     images = runtimes.random_images(args.size, args.batch)
     makers = {Path(config).stem: _ours(config) for config in args.configs}

@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         FileNotFoundError: a config is not there.
         ValueError: a model or a runtime is unknown, or there is nothing to time.
     """
-    runtimes.check_input(args.size, args.batch)
+    runtimes.check_input(args.size, args.batch, args.runs)
     chosen, missing = runtimes.chosen(args.runtimes)
     images = runtimes.random_images(args.size, args.batch)
     makers = {Path(model).stem: _maker(model, args.cfg_options) for model in args.models}

@@ -98,14 +98,14 @@ def chosen(names: Sequence[str] | None) -> tuple[list[Runtime], dict[str, str]]:
     return [runtime for runtime in wanted if not runtime.missing], missing
 
 
-def check_input(size: tuple[int, int], batch: int) -> None:
+def check_input(size: tuple[int, int], batch: int, runs: int) -> None:
     """Check that there is something to time.
 
     Raises:
         ValueError: there is not.
     """
-    if min(batch, *size) < 1:
-        raise ValueError(f'there is nothing to time at batch {batch} and size {size[0]}x{size[1]}')
+    if min(batch, *size, runs) < 1:
+        raise ValueError(f'there is nothing to time at batch {batch}, size {size[0]}x{size[1]} and {runs} runs')
 
 
 def random_images(size: tuple[int, int], batch: int) -> Tensor:
