@@ -11,7 +11,8 @@ inputs. A video gets a folder of indices, one file a frame, two videos and one J
 What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
 share. Torch is needed for .pt2 models only.
 
-The status is 0; 1 if inputs could not be read, which are listed; 2 after an error; 130 after Ctrl-C.
+The status is 0; 1 if inputs could not be read, which are listed; 2 after an error; 130 after Ctrl-C. Under torchrun it
+stays 0 where inputs could not be read, as 1 would end the other processes.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     from repvgg_seg import Segmenter
     from repvgg_seg.deploy.prediction import find_inputs, predict, share
 
-    inputs, rank = share(find_inputs(args.inputs, args.out))
+    inputs, rank, processes = share(find_inputs(args.inputs, args.out))
     segmenter = Segmenter(
         args.model, backend=args.backend, device=args.device, mode=args.mode, fit=args.fit, overlap=args.overlap
     )
@@ -70,7 +71,7 @@ def main(argv: list[str] | None = None) -> int:
     print(f'{summary.segmented} images segmented in {segmenter.backend}{finished}; results: {args.out}')
     for name, reason in summary.unreadable.items():
         sys.stderr.write(f'left out: {reason if name in reason else f"{name}: {reason}"}\n')
-    return 1 if summary.unreadable else 0
+    return 1 if summary.unreadable and processes == 1 else 0
 
 
 if __name__ == '__main__':

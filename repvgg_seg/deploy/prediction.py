@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 import glob
+import hashlib
 import io
 import itertools
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
@@ -59,28 +60,31 @@ class Summary:
 def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
     """Return what files, folders, globs, addresses of live streams and numbers of cameras stand for.
 
-    Folders are searched for images and videos by their suffixes; what is in `out` from an earlier run is none. Results
-    are named after the path below the deepest folder that holds all inputs; of files that differ in the suffix only,
-    the results keep it.
+    Folders are searched for images and videos by their suffixes; what is in `out` from an earlier run is left out of
+    folders and globs. Results are named after the path below the deepest folder that holds all inputs, with the suffix
+    where they would meet those of another input without it.
 
     Raises:
         FileNotFoundError: a file is not there, or a glob or folder has no image or video.
+        ValueError: the results of two inputs would have one name.
     """
     files: dict[Path, None] = {}  # an ordered set
-    roots, live = [], []
+    roots: list[str] = []
+    live: list[Input] = []
     for word in words:
         path = Path(word)
         if '://' in word or (word.isdecimal() and not path.exists()):
             live.append(Input(int(word), Path(f'camera{word}'), True) if word.isdecimal() else _live(word))
             continue
         if path.is_dir():
-            root, found = path, _media(path, out)
+            root, found = path, _no_results(_media(path), out)
         elif path.exists() or not glob.has_magic(word):
             root, found = path.parent, [path]
         else:
             root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
             matches = map(Path, sorted(glob.glob(word, recursive=True)))
-            found = [file for match in matches for file in (_media(match, out) if match.is_dir() else [match])]
+            found = [file for match in matches for file in (_media(match) if match.is_dir() else [match])]
+            found = _no_results(found, out)
         if not found:
             raise FileNotFoundError(f'there is no image or video in {word}: check the path')
         if not found[0].exists():
@@ -88,12 +92,33 @@ def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
         roots.append(os.path.abspath(root))
         files |= dict.fromkeys(Path(os.path.abspath(file)) for file in found)
     base = os.path.commonpath(roots) if roots else ''
-    names = {file: file.relative_to(base) for file in files}
-    stems = Counter(name.with_suffix('') for name in names.values())
-    return [
-        Input(file, name.with_suffix('') if stems[name.with_suffix('')] == 1 else name, _is_video(file))
-        for file, name in names.items()
-    ] + live
+    names: dict[Any, Path] = {file: file.relative_to(base) for file in files}
+    inputs = [Input(file, name.with_suffix(''), _is_video(file)) for file, name in names.items()]
+    inputs += dict.fromkeys(live)
+    while clashes := _clashes(inputs):  # again, as a name with its suffix may be in the way of a third
+        longer = [replace(i, name=names.get(i.source, i.name)) if i in clashes else i for i in inputs]
+        if longer == inputs:
+            one, other = next(iter(clashes.items()))
+            raise ValueError(
+                f'the results of {one.source} and {other.source} would have the same name: '
+                'segment them into different folders'
+            )
+        inputs = longer
+    return inputs
+
+
+def _clashes(inputs: Sequence[Input]) -> dict[Input, Input]:
+    """Return the inputs with a result at, or above, the place of another input's, and that other input."""
+    clashes: dict[Input, Input] = {}
+    owners: dict[Path, Input] = {}
+    for item in inputs:
+        for path in item.outputs(Path(), OUTPUTS).values():
+            other = owners.setdefault(path, item)
+            if other is not item:
+                clashes |= {item: other, other: item}
+    for folder, below in {path.parent: item for path, item in owners.items()}.items():
+        clashes |= {owners[above]: below for above in (folder, *folder.parents) if above in owners}
+    return clashes
 
 
 def _live(address: str) -> Input:
@@ -104,20 +129,25 @@ def _is_video(path: Path) -> bool:
     return path.suffix.lower() in VIDEO_SUFFIXES
 
 
-def _media(folder: Path, out: Path) -> list[Path]:
-    """Return the images and videos below a folder, in order; hidden files and results in `out` are not among them."""
-    results = [os.path.abspath(out / kind) for kind in OUTPUTS]
+def _no_results(paths: Iterable[Path], out: Path) -> list[Path]:
+    """Leave out what is in `out` from an earlier run."""
+    places = [os.path.abspath(out / kind) for kind in OUTPUTS]
+    return [path for path in paths if not any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)]
+
+
+def _media(folder: Path) -> list[Path]:
+    """Return the images and videos below a folder, in order, without hidden files."""
     found = []
     for path in sorted(folder.rglob('*')):
         known = (path.suffix.lower() in SUFFIXES or _is_video(path)) and path.is_file()
         hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
-        if known and not hidden and not any(Path(os.path.abspath(path)).is_relative_to(place) for place in results):
+        if known and not hidden:
             found.append(path)
     return found
 
 
-def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int]:
-    """Return this process' part of the inputs and its rank, as torchrun tells each process of several.
+def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int, int]:
+    """Return this process' part of the inputs, its rank and how many there are, as torchrun tells each process.
 
     Raises:
         ValueError: RANK and WORLD_SIZE don't fit each other.
@@ -125,7 +155,7 @@ def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) 
     rank, world = environment.get('RANK', '0'), environment.get('WORLD_SIZE', '1')
     if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
         raise ValueError(f'RANK={rank} and WORLD_SIZE={world} are not those of a process among several: unset them')
-    return list(inputs[int(rank) :: int(world)]), int(rank)
+    return list(inputs[int(rank) :: int(world)]), int(rank), int(world)
 
 
 def predict(
@@ -140,19 +170,20 @@ def predict(
 ) -> Summary:
     """Segment `inputs` into `out`/{index,colour,overlay,area}, of which `save` names those that are written.
 
-    Each file appears when it is whole. Inputs whose files are all there are left out, unless `overwrite` says
-    otherwise. Of a video, `frames` are taken at most; a live one ends with them or with Ctrl-C. What cannot be read is
-    left out as well, and told in the summary. A progress bar is drawn on stderr, unless `quiet`.
+    Each file appears when it is whole, and bears the SHA-256 of predict.json, which tells model and settings. Inputs
+    whose files of these settings are all there are left out, unless `overwrite` says otherwise. Of a video, `frames`
+    are taken at most; a live one ends with them or with Ctrl-C. What cannot be read is left out as well, and told in
+    the summary. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
         ValueError: `out` holds the results of another model or other settings, or cannot be written.
     """
     if frames is not None and frames < 1:
         raise ValueError(f'there is nothing to do with {frames} frames of each video')
-    _check_settings(segmenter, out, overwrite)
-    todo = [i for i in inputs if overwrite or not all(path.exists() for path in i.outputs(out, save).values())]
+    key = _check_settings(segmenter, out, overwrite)
+    todo = [i for i in inputs if overwrite or not all(_bears(path, key) for path in i.outputs(out, save).values())]
     summary = Summary(finished=len(inputs) - len(todo))
-    writer = _Writer(segmenter, out, save)
+    writer = _Writer(segmenter, out, save, key)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         images: dict[Any, Input] = {i.source: i for i in todo if not i.video}
@@ -176,8 +207,8 @@ def predict(
     return summary
 
 
-def _check_settings(segmenter: Segmenter, out: Path, overwrite: bool) -> None:
-    """Keep results of different models and settings apart: finished ones are told by their names only."""
+def _check_settings(segmenter: Segmenter, out: Path, overwrite: bool) -> str:
+    """Refuse a folder of another model or other settings; return the key of these, the SHA-256 of their file."""
     facts = asdict(segmenter.metadata)
     settings = {name: facts[name] for name in ('source', 'created', 'precision', 'size')}
     settings |= {'fit': segmenter.fit, 'overlap': segmenter.overlap}
@@ -189,6 +220,19 @@ def _check_settings(segmenter: Segmenter, out: Path, overwrite: bool) -> None:
             'or --overwrite them'
         )
     write_text(text, path)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bears(path: Path, key: str) -> bool:
+    """Tell whether a result is there and bears the key; what an interrupted --overwrite did not reach has another."""
+    if path.is_dir():
+        path /= '000000.png'  # the frames of a video appear together
+    if not path.is_file():
+        return False
+    with path.open('rb') as file:  # the key is near the start, or of a video at the end
+        start = file.read(1024)
+        file.seek(max(0, path.stat().st_size - 1024))
+        return key.encode() in start + file.read()
 
 
 class UnreadableVideo(FileError):
@@ -228,10 +272,10 @@ class _Frames:
 
 
 class _Writer:
-    """Writes results to `out`, each under its final name once it is whole."""
+    """Writes results to `out`, each under its final name once it is whole, and with the key of the settings in it."""
 
-    def __init__(self, segmenter: Segmenter, out: Path, save: Sequence[str]) -> None:
-        self.segmenter, self.out, self.save = segmenter, out, save
+    def __init__(self, segmenter: Segmenter, out: Path, save: Sequence[str], key: str) -> None:
+        self.segmenter, self.out, self.save, self.key = segmenter, out, save, key
 
     def image(self, item: Input, result: Segmented) -> None:
         """Write the results of an image."""
@@ -290,6 +334,9 @@ class _Writer:
         finally:
             for movie in movies.values():
                 movie.release()
+        for kind in movies:
+            with parts[kind].open('ab') as file:  # a box that players skip: its length, kind and content
+                file.write((8 + len(self.key)).to_bytes(4, 'big') + b'free' + self.key.encode())
         return counts
 
     def _count(self, mask: Mask) -> Any:
@@ -301,7 +348,7 @@ class _Writer:
             {'index': index, 'name': name, 'pixels': int(count), 'share': int(count) / total}
             for index, (name, count) in enumerate(zip(self.segmenter.classes, pixels, strict=True))
         ]
-        write_text(json.dumps({**facts, 'classes': classes, **more}) + '\n', path)
+        write_text(json.dumps({'settings': self.key, **facts, 'classes': classes, **more}) + '\n', path)
 
     def _picture(self, kind: str, result: Segmented) -> Array:
         if kind == 'colour':
@@ -319,9 +366,11 @@ class _Writer:
             picture = Image.fromarray(self._picture(kind, result))
         file = io.BytesIO()
         if kind == 'overlay':
-            picture.save(file, 'JPEG', quality=90)
+            picture.save(file, 'JPEG', quality=90, comment=self.key)
         else:
-            picture.save(file, 'PNG', compress_level=1)
+            note = PngInfo()
+            note.add_text('settings', self.key)
+            picture.save(file, 'PNG', compress_level=1, pnginfo=note)
         return file.getvalue()
 
 

@@ -75,6 +75,44 @@ def test_files_that_differ_in_the_suffix_keep_it(here) -> None:
     assert names('.') == ['x.jpg', 'x.png', 'y']
 
 
+@pytest.mark.parametrize(
+    ('there', 'expected'),
+    [
+        # A suffix kept may be another's name.
+        ('x.png x.bmp x.png.png', 'x.bmp x.png x.png.png'),
+        # The frames of a video are in a folder of its name.
+        ('trip.avi trip/frame7.png', 'trip.avi trip/frame7'),
+        ('deep/trip.avi deep/trip/a/b.png', 'deep/trip.avi deep/trip/a/b'),
+        # The folder of a video's frames has the name of an image's mask.
+        ('x.png.mp4 x.bmp', 'x.bmp x.png.mp4'),
+        # A mask has the name of a folder.
+        ('a.bmp a.png/x.jpg', 'a.bmp a.png/x'),
+        ('trip.avi trips/x.png', 'trip trips/x'),
+    ],
+)
+def test_no_result_meets_those_of_another_input(here, there, expected) -> None:
+    for name in there.split():
+        (here / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / 'in' / name).touch()
+    assert sorted(names('in')) == expected.split()
+
+
+def test_names_that_meet_whatever_is_done(here) -> None:
+    assert names('0', '0') == ['camera0']
+    with pytest.raises(ValueError, match='results of rtsp://h/a_b and rtsp://h/a-b would have the same name'):
+        names('rtsp://h/a-b', 'rtsp://h/a_b')
+    save(here / 'in/camera0/x.png')
+    with pytest.raises(ValueError, match=r'results of 0 and .*x\.png would have the same name'):
+        names('in', '0')
+
+
+def test_a_glob_finds_no_results_of_an_earlier_run(here) -> None:
+    for name in ('a/x.png', 'masks/index/a/x.png', 'masks/colour/a/x.png', 'masks/other.png'):
+        save(here / name)
+    assert names('**/*.png', out='masks') == ['a/x', 'masks/other']
+    assert names('*', out='masks') == ['a/x', 'masks/other']
+
+
 def test_a_name_with_the_signs_of_a_glob_is_a_name(here) -> None:
     save(here / 'x[1].png')
     assert names('x[1].png') == ['x[1]']
@@ -101,9 +139,10 @@ def test_processes_share_the_inputs(here, world) -> None:
         save(here / f'{n}.png')
     inputs = find_inputs(['.'], Path('out'))
     shares = [share(inputs, {'RANK': str(rank), 'WORLD_SIZE': str(world)}) for rank in range(world)]
-    assert sorted((i for part, _ in shares for i in part), key=str) == sorted(inputs, key=str)
-    assert max(len(part) for part, _ in shares) - min(len(part) for part, _ in shares) <= 1
-    assert share(inputs, {}) == (inputs, 0)
+    assert sorted((i for part, *_ in shares for i in part), key=str) == sorted(inputs, key=str)
+    assert max(len(part) for part, *_ in shares) - min(len(part) for part, *_ in shares) <= 1
+    assert [numbers for _, *numbers in shares] == [[rank, world] for rank in range(world)]
+    assert share(inputs, {}) == (inputs, 0, 1)
 
 
 def test_ranks_that_do_not_fit() -> None:
@@ -153,6 +192,15 @@ def test_bad_files_are_left_out_and_told_at_the_end(here, local_files, capsys) -
     assert f'left out: {here}/b.png is no image of a known format' in said.err
     assert f'left out: {here}/d.mp4 cannot be opened as a video' in said.err
     assert {name for name in files(here / 'out') if 'index' in name} == {'index/a.png', 'index/c.png'}
+
+
+def test_bad_files_do_not_end_the_other_processes(here, local_files, monkeypatch, capsys) -> None:
+    save(here / 'a.png')
+    (here / 'b.png').write_text('no image')
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out']) == 0
+    assert f'left out: {here}/b.png is no image of a known format' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -205,6 +253,27 @@ def test_results_of_other_models_and_settings_do_not_mix(here, local_files, many
     assert tool('predict')([str(local_files['.onnx']), 'x.png', '--out', 'out']) == 0
     assert tool('predict')([str(many_classes), 'x.png', '--out', 'out', '--overwrite']) == 0
     assert np.asarray(Image.open('out/index/x.png')).max() > 255
+
+
+@pytest.mark.parametrize('kind', ['index', 'colour', 'overlay', 'area'])
+def test_an_interrupted_overwrite_goes_on_to_the_end(here, local_files, monkeypatch, capsys, kind) -> None:
+    for n in range(6):
+        save(here / f'in/{n}.png', images(128, 96)[0])
+    movie(here / 'in/trip.avi', images(128, 96, 2))
+    model, kinds = str(local_files['.xml']), ['--save', kind]
+    assert tool('predict')([model, 'in', '--out', 'out', *kinds]) == 0
+    other = [model, 'in', '--fit', 'resize', *kinds]
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction.Progress, 'advance', interrupt_after(1))
+        assert tool('predict')([*other, '--out', 'out', '--overwrite']) == 130
+    assert tool('predict')([*other, '--out', 'out']) == 0
+    capsys.readouterr()
+    assert tool('predict')([*other, '--out', 'out']) == 0
+    assert '0 images segmented in openvino, 7 inputs were finished before' in capsys.readouterr().out
+    assert tool('predict')([*other, '--out', 'anew']) == 0
+    assert files(here / 'out') == files(here / 'anew')
+    for name in files(here / 'anew'):
+        assert (here / 'out' / name).read_bytes() == (here / 'anew' / name).read_bytes(), name
 
 
 # ---- videos
