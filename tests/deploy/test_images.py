@@ -108,7 +108,7 @@ def test_what_cannot_be_read_is_told(tmp_path, monkeypatch) -> None:
         read_image(tmp_path / 'none.png')
     with pytest.raises(FileError, match='is a folder, not an image'):
         read_image(tmp_path)
-    with pytest.raises(ValueError, match=r'an image is a path or an array \(H, W, 3\) of uint8 in RGB, not of type Image'):
+    with pytest.raises(ValueError, match=r'an image is a path or an array .* of uint8 in RGB, not of type Image'):
         read_image(Image.fromarray(RGB))
     with pytest.raises(FileError, match=r'y cannot be read \(Not a directory\)'):
         (tmp_path / 'x').write_text('a file')
