@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import re
 import zipfile
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
@@ -25,11 +26,11 @@ Tag = TypeVar('Tag')
 Classes = np.ndarray[Any, Any]  # (n, H, W) uint8 or uint16
 
 MODES = ('latency', 'throughput')
-# Suffix -> how such a file begins, and what runs it, the fastest on a CPU first.
+# Suffix -> how such a file begins, as a pattern, and what runs it, the fastest on a CPU first.
 KINDS = {
-    '.onnx': (b'\x08', ('openvino', 'onnxruntime')),
-    '.xml': (b'<?xml', ('openvino',)),
-    '.pt2': (b'PK', ('torch',)),
+    '.onnx': (rb'\x08', ('openvino', 'onnxruntime')),
+    '.xml': (rb'<\?xml[^>]*>\s*<net\b', ('openvino',)),
+    '.pt2': (rb'PK', ('torch',)),
 }
 
 
@@ -90,13 +91,15 @@ def _check_file(path: Path) -> None:
         )
     try:
         with open(path, 'rb') as file:
-            head = file.read(8)
+            head = file.read(256)
     except FileNotFoundError:
         raise FileNotFoundError(f'{path} does not exist: check the path') from None
     except OSError as error:
         raise FileError(f'{path} cannot be read ({error.strerror or error})') from error
-    if not head.startswith(KINDS[suffix][0]):
-        raise FileError(f'{path} is {"no " + suffix + " file" if head else "empty"}: copy it again, or export again')
+    if not re.match(KINDS[suffix][0], head):
+        raise FileError(
+            f'{path} is {f"no {suffix} file of a model" if head else "empty"}: copy it again, or export again'
+        )
     if suffix == '.xml' and not path.with_suffix('.bin').is_file():
         raise FileError(f'{path.with_suffix(".bin")} is missing, which holds the weights of {path.name}: copy both')
 

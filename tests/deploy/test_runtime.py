@@ -347,6 +347,9 @@ def test_a_model_file_of_another_kind(tmp_path) -> None:
         Segmenter(tmp_path)
     with pytest.raises(FileError, match=r'deploy\.pth is no exported model, .* tools/export\.py makes one'):
         Segmenter(tmp_path / 'deploy.pth')
+    (tmp_path / 'page.xml').write_text('<?xml version="1.0"?>\n<page>no model</page>\n')
+    with pytest.raises(FileError, match=r'page\.xml is no \.xml file'):
+        Segmenter(tmp_path / 'page.xml')
     torch.save({'weights': torch.zeros(9)}, tmp_path / 'weights.pt2')
     with pytest.raises(FileError, match=r'weights\.pt2 was not written by tools/export\.py'):
         Segmenter(tmp_path / 'weights.pt2')
