@@ -73,11 +73,8 @@ demo: $(READY)
 	$(PY) tools/test.py $(DEMO_CONFIG) $(DEMO_WORK) --deploy --show-dir $(DEMO_WORK)/overlays $(call OPTIONS,$(DATA_OPTS))
 	$(SAY) 'Done. Look at $(DEMO_WORK)/overlays; the deployed model is in $(DEMO_WORK)/deploy'
 
-# In three processes: OpenMMLab's registries, loggers and compiled graphs pile up in one.
 test: $(READY)
-	$(PY) -m pytest -q --ignore=tests/openmmlab --ignore-glob='tests/test_*.py'
-	$(PY) -m pytest -q tests/openmmlab
-	$(PY) -m pytest -q tests/test_*.py
+	$(PY) -m pytest -q
 
 lint: $(READY)
 	$(PY) -m ruff check .
