@@ -123,7 +123,7 @@ class InferenceGraph(nn.Module):
         for target in (self.resize_to, size) if self.resize_to else (size,):
             # By matrix products: with argmax behind them OpenVINO needs 13 ms in place of 41 for its own resizing, in
             # float32 (19 classes, 64x128 to 512x1024, 2 cores of an Intel Sapphire Rapids), and in half precision it
-            # keeps them in float32.
+            # keeps the second, whose constant is on the left, in float32.
             out = out if out.shape[2:] == target else resize(out, target, self.align_corners)
         return out
 

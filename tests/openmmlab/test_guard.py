@@ -87,7 +87,7 @@ def test_workers_count_together_and_stop_with_a_list_beyond_the_share(cfg, data,
     ) as stop:
         Loads(cfg).load()
     assert all(f'{path} image file is truncated' in str(stop.value) for path in [*bad, images(data)[6]])
-    assert f'{tmp_path}/work/{LIST} lists them: copy them again or remove them' in str(stop.value)
+    assert f'{tmp_path / "work" / LIST} lists them: copy them again or remove them' in str(stop.value)
 
 
 def test_a_share_of_0_tolerates_none_and_any_other_one_file_at_least(tmp_path) -> None:
