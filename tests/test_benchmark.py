@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from repvgg_seg.openmmlab.benchmarks import peers, roofline, runtimes
+from repvgg_seg.openmmlab.benchmarks import latency, peers, roofline, runtimes
 from tests.conftest import tool
 from tests.test_tools import fails
 
@@ -20,7 +20,13 @@ def figures(name: str, tmp_path, *argv: object) -> dict:
     return json.loads((tmp_path / 'figures.json').read_text())
 
 
-def test_latency_compares_forms_runtimes_and_the_way_from_file_to_mask(tiny_config, trained, tmp_path, capsys) -> None:
+def test_latency_compares_forms_runtimes_and_the_way_from_file_to_mask(
+    tiny_config, trained, tmp_path, capsys, monkeypatch
+) -> None:
+    mask, heads = latency._mmseg_mask, []
+    monkeypatch.setattr(
+        latency, '_mmseg_mask', lambda model, path: heads.append(type(model.decode_head).__name__) or mask(model, path)
+    )
     names = ['torch bf16', 'OpenVINO fp32']
     result = figures('latency', tmp_path, tiny_config, '--checkpoint', trained, '--runtimes', *names)
     assert list(result['latency']) == ['train-time, torch fp32', 'deployed, torch bf16', 'deployed, OpenVINO fp32']
@@ -35,6 +41,7 @@ def test_latency_compares_forms_runtimes_and_the_way_from_file_to_mask(tiny_conf
         'mmseg inference_model, deployed',
         'Segmenter, OpenVINO fp32',
     ]
+    assert heads[:3] == ['PSPHead', 'FoldedPSPHead', 'FoldedPSPHead']  # in the order of the ways
     assert min(way['agreement'] for way in ways.values()) > 0.999
     assert result['input'] == [1, 64, 128, 3] and result['weights'] == trained.name
     said = capsys.readouterr().out
