@@ -18,7 +18,7 @@ _HOMES = {
     'custom_l2': 'models.custom_l2',
     'switch_to_deploy': 'deploy.convert',
     'load_weights': 'weights.pretrained',
-    'Segmenter': 'deploy.runtime',
+    'Segmenter': 'runtime.segmenter',
 }
 
 __all__ = [
@@ -35,12 +35,12 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .deploy.convert import switch_to_deploy
-    from .deploy.runtime import Segmenter
     from .models.block import RepVGGBlock
     from .models.classifier import RepVGGClassifier
     from .models.custom_l2 import custom_l2
     from .models.trunk import RepVGG
     from .models.variants import VARIANTS, Variant
+    from .runtime.segmenter import Segmenter
     from .weights.pretrained import load_weights
 
 

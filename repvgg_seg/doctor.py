@@ -16,7 +16,6 @@ import os
 import platform
 import re
 import shlex
-import subprocess
 import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -25,10 +24,11 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .environment import OURS, canonical, cpu, cpu_has_bfloat16, installed_distributions
+
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-_OURS = 'repvgg-seg'
 _EXTRAS = ('export', 'quantize')
 _PIP = f'{shlex.quote(sys.executable)} -m pip'
 
@@ -61,9 +61,6 @@ _IMPORTS = (
     ('mmseg.models', 'onedl-mmsegmentation', ('mmcv', 'torchvision')),
 )
 
-# The instruction sets of x86 and ARM that make bf16 and int8 fast, as /proc/cpuinfo spells them.
-_LOW_PRECISION = ('amx_bf16', 'amx_int8', 'avx512_bf16', 'avx512_vnni', 'avx_vnni', 'bf16', 'i8mm')
-
 
 @dataclass(frozen=True)
 class Problem:
@@ -82,7 +79,7 @@ def check_distributions(needs: Collection[str] | None = None) -> list[Problem]:
     Imports none of them, so it is cheap and no broken package can bring it down. `needs` are the distributions that
     count, such as RUNTIME; None: all.
     """
-    installed = _installed()
+    installed = installed_distributions()
     families = _check_families(installed) if needs is None else ()
     return [*_check_versions(installed, needs), *families, *_check_opencv(installed)]
 
@@ -91,7 +88,7 @@ def find_problems(needs: Collection[str] | None = None) -> list[Problem]:
     """`check_distributions`, then imports every package for real, each on its own; takes some seconds."""
     # albumentations asks the package index for news at every import, and waits where there is no network.
     os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')
-    installed = _installed()
+    installed = installed_distributions()
     problems = check_distributions(needs)
     broken: set[str] = set()
     for module, name, prerequisites in _IMPORTS:
@@ -115,27 +112,10 @@ def find_problems(needs: Collection[str] | None = None) -> list[Problem]:
 # ---- metadata
 
 
-def _installed() -> dict[str, Distribution]:
-    """Canonical name -> distribution; the first on the path answers, as it does for an import."""
-    found: dict[str, Distribution] = {}
-    for distribution in importlib.metadata.distributions():
-        try:
-            name, version = distribution.metadata['Name'], distribution.version
-        except Exception:
-            continue  # A killed pip leaves records without metadata; each Python fails in its own way.
-        if name and version:
-            found.setdefault(_canonical(name), distribution)
-    return found
-
-
-def _canonical(name: str) -> str:
-    return re.sub(r'[-_.]+', '-', name).lower()
-
-
 def _own_metadata() -> tuple[str, list[str]]:
     """(supported Python versions, requirements) as this package declares them."""
     try:
-        own = importlib.metadata.metadata(_OURS)
+        own = importlib.metadata.metadata(OURS)
     except importlib.metadata.PackageNotFoundError:
         return _own_setup()
     return own['Requires-Python'] or '', own.get_all('Requires-Dist') or []
@@ -176,18 +156,18 @@ def _check_versions(installed: Mapping[str, Distribution], needs: Collection[str
         return
     python, wanted = platform.python_version(), SpecifierSet(_own_metadata()[0])
     if not wanted.contains(python, prereleases=True):
-        yield Problem(f'This is Python {python}, but {_OURS} needs {wanted}', 'make setup PYTHON=python3.12')
+        yield Problem(f'This is Python {python}, but {OURS} needs {wanted}', 'make setup PYTHON=python3.12')
     # Originals in the place of a maintained distribution: `_check_families` has the whole cure.
     replaced = {ours for ours, originals in _FAMILIES.values() if installed.keys() & {*originals}}
     for requirement, extra in _requirements():
-        name = _canonical(requirement.name)
+        name = canonical(requirement.name)
         if needs is not None and name not in needs:
             continue
         cure = f"{_PIP} install '{requirement.name}{requirement.specifier}'"
         if name in installed:
             version = installed[name].version
             if not requirement.specifier.contains(version, prereleases=True):
-                cause = f'{name} {version} is installed, but {_OURS} needs {requirement.specifier}'
+                cause = f'{name} {version} is installed, but {OURS} needs {requirement.specifier}'
                 yield Problem(cause, cure)
         elif not (extra or name in replaced or (name in _OPENCV and _some_opencv(installed))):
             yield Problem(f'{name} is not installed', cure)
@@ -307,26 +287,19 @@ def _pair_cure() -> str:
 # ---- the report
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of this package and of those that decide its results, as far as they are installed."""
-    installed = _installed()
-    names = (_OURS, 'torch', *(ours for ours, _ in _FAMILIES.values()))
-    return {name: installed[name].version for name in names if name in installed}
-
-
 def _versions(installed: Mapping[str, Distribution], needs: Collection[str] | None) -> Iterator[tuple[str, str]]:
     yield 'python', f'{platform.python_version()} ({sys.executable})'
     yield 'platform', platform.platform()
-    yield _OURS, installed[_OURS].version if _OURS in installed else 'runs from a checkout, not installed'
+    yield OURS, installed[OURS].version if OURS in installed else 'runs from a checkout, not installed'
     try:
         requirements = _requirements()
     except ImportError:
         return
     for requirement, extra in requirements:
-        name = _canonical(requirement.name)
+        name = canonical(requirement.name)
         if needs is not None and name not in needs:
             continue
-        absent = f'not installed (optional: {_OURS}[{extra}])' if extra else 'not installed'
+        absent = f'not installed (optional: {OURS}[{extra}])' if extra else 'not installed'
         yield name, installed[name].version if name in installed else absent
 
 
@@ -349,27 +322,6 @@ def _devices() -> Iterator[tuple[str, str]]:
     yield 'MPS', 'yes' if torch.backends.mps.is_available() else 'no'
 
 
-def cpu() -> tuple[str, list[str]]:
-    """(model, those of its instruction sets that make bf16 and int8 fast)."""
-    try:
-        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
-    except OSError:
-        name = ''
-        if sys.platform == 'darwin':
-            command = ['sysctl', '-n', 'machdep.cpu.brand_string']
-            name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
-        return name or platform.processor() or platform.machine(), []
-    model = re.search(r'^model name\s*: (.*)$', text, re.MULTILINE)
-    flags = re.search(r'^(?:flags|Features)\s*: (.*)$', text, re.MULTILINE)
-    known = set(flags[1].split()) if flags else set()
-    return model[1] if model else platform.machine(), [flag for flag in _LOW_PRECISION if flag in known]
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU is known to multiply bfloat16 in hardware; emulated, it is far slower than float32."""
-    return any('bf16' in flag for flag in cpu()[1])
-
-
 def _opencv(installed: Mapping[str, Distribution]) -> str:
     name = _answering_opencv(installed)
     if not name:
@@ -387,7 +339,7 @@ def main(argv: Sequence[str] = ()) -> int:
     With --runtime only what running an exported model needs counts.
     """
     needs = RUNTIME if '--runtime' in argv else None
-    installed = _installed()
+    installed = installed_distributions()
     for name, value in _versions(installed, needs):
         print(f'{name:24}{value}')
     print('\nImporting all of them ...\n', flush=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,19 @@ def tool(name: str):
     return module.main
 
 
+def fails(capsys, name: str, *argv: object) -> str:
+    """Run a tool that must fail, and return what it says on stderr: one sentence, no traceback."""
+    logging.raiseExceptions = False  # mmengine's loggers still hold the stderr that an earlier test captured
+    assert tool(name)([str(arg) for arg in argv]) == 2
+    message = capsys.readouterr().err
+    assert 'Traceback' not in message
+    return message
+
+
+def latest(work_dir: Path) -> Path:
+    return work_dir / Path((work_dir / 'last_checkpoint').read_text()).name
+
+
 @pytest.fixture(scope='session')
 def demo_data(tmp_path_factory) -> Path:
     """A tiny demo data set: 8 training and 4 validation images of 128x64 pixels."""
@@ -131,7 +145,7 @@ def deployed(tiny_config, trained, tmp_path_factory) -> Path:
 @pytest.fixture(scope='session')
 def local_files(tmp_path_factory) -> dict[str, Path]:
     """A tiny graph, of which the runtime knows no more than of any, in every format: suffix -> file."""
-    from tests.deploy.local_graph import export
+    from tests.local_graph import export
 
     return export(tmp_path_factory.mktemp('exported'))
 
@@ -139,6 +153,6 @@ def local_files(tmp_path_factory) -> dict[str, Path]:
 @pytest.fixture(scope='session')
 def many_classes(tmp_path_factory) -> Path:
     """A tiny graph of 300 classes, for any number of images."""
-    from tests.deploy.local_graph import export_many_classes
+    from tests.local_graph import export_many_classes
 
     return export_many_classes(tmp_path_factory.mktemp('exported'))

@@ -9,11 +9,19 @@ import pytest
 
 import repvgg_seg
 
-FLOORS = {
-    'models': 1, 'measure': 1, 'demo': 1,
-    'weights': 2, 'pretrain': 2, 'deploy': 2, 'data': 2,
-    'openmmlab': 3,
-}  # fmt: skip
+# Room -> the rooms that it may import. Each row names rows above it only, so there is no circle.
+ROOMS: dict[str, set[str]] = {
+    'models': set(),
+    'runtime': set(),
+    'data': set(),
+    'weights': {'models'},
+    'demo': {'data'},
+    'pretrain': {'models', 'weights'},
+    'deploy': {'models', 'weights', 'runtime'},
+    'openmmlab': {'models', 'weights', 'data', 'pretrain', 'deploy'},
+    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab'},
+    'benchmarks': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab', 'apps'},
+}
 OPENMMLAB = {'mmseg', 'mmengine', 'mmcv'}
 
 
@@ -32,22 +40,24 @@ def imports(path: Path) -> set[str]:
 
 
 def test_imports_run_downward_only(repo) -> None:
+    rooms = {path.parent.name for path in (repo / 'repvgg_seg').glob('*/__init__.py')}
+    assert rooms == set(ROOMS)
     for path in (repo / 'repvgg_seg').rglob('*.py'):
-        parts = path.relative_to(repo / 'repvgg_seg').parts
+        room = path.relative_to(repo / 'repvgg_seg').parts[0]
         for name in imports(path):
             root, _, rest = name.partition('.')
             if root in OPENMMLAB:
-                assert parts[0] in {'openmmlab', 'doctor.py'}, f'{path} imports {name}'
-            if root == 'repvgg_seg' and len(parts) > 1 and rest.split('.')[0] in FLOORS:
-                assert FLOORS[rest.split('.')[0]] <= FLOORS[parts[0]], f'{path} imports {name}'
+                assert room in {'openmmlab', 'apps', 'benchmarks'}, f'{path} imports {name}'
+            other = rest.split('.')[0]
+            if root == 'repvgg_seg' and room in ROOMS and other in ROOMS and other != room:
+                assert other in ROOMS[room], f'{path} imports {name}'
     assert 'repvgg_seg.models.block.RepVGGBlock' in imports(repo / 'repvgg_seg/deploy/convert.py')  # it does see them
 
 
 def loaded_after(statement: str) -> set[str]:
-    script = f'import sys; {statement}; print(*sorted({{name.split(".")[0] for name in sys.modules}}))'
-    return set(
-        subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout.split()
-    )
+    script = f'import sys; {statement}; print(*sys.modules)'
+    names = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True).stdout.split()
+    return {*names, *(name.split('.')[0] for name in names)}
 
 
 def test_importing_the_package_loads_neither_torch_nor_openmmlab() -> None:
@@ -65,3 +75,14 @@ def test_public_names_resolve_and_others_do_not() -> None:
         assert getattr(repvgg_seg, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'Nonsense'"):
         repvgg_seg.Nonsense  # noqa: B018
+
+
+def test_the_runtime_needs_neither_torch_nor_openmmlab() -> None:
+    loaded = loaded_after('import repvgg_seg.runtime.predict, repvgg_seg.runtime.backends')
+    assert 'repvgg_seg.runtime.segmenter' in loaded and not loaded & {'torch', *OPENMMLAB}
+
+
+def test_the_plugin_loads_no_application_no_benchmark_and_no_renderer() -> None:
+    loaded = {name for name in loaded_after('import repvgg_seg.openmmlab') if name.startswith('repvgg_seg.')}
+    assert 'repvgg_seg.openmmlab.heads' in loaded
+    assert not {name.split('.')[1] for name in loaded} & {'apps', 'benchmarks', 'demo', 'runtime'}

@@ -18,18 +18,18 @@ from repvgg_seg.cli import command
 # Name -> its module (add_arguments(parser), run(args) -> plain data, table(data) -> text and, where a picture helps,
 # plot(data, path)) and what it compares.
 COMPARISONS = {
-    'classifiers': ('repvgg_seg.pretrain.benchmarks.classifiers', 'ImageNet classifiers: RepVGG, ResNet and Swin'),
+    'classifiers': ('repvgg_seg.benchmarks.classifiers', 'ImageNet classifiers: RepVGG, ResNet and Swin'),
     'imagenet-data': (
-        'repvgg_seg.pretrain.benchmarks.imagenet_data',
+        'repvgg_seg.benchmarks.imagenet_data',
         'the loading of ImageNet, ours and PIL',
     ),
-    'data': ('repvgg_seg.openmmlab.benchmarks.data', "training pipelines of mmseg's transforms and of ours"),
-    'latency': ('repvgg_seg.openmmlab.benchmarks.latency', 'a segmentor: train-time, deployed, and in each runtime'),
-    'roofline': ('repvgg_seg.openmmlab.benchmarks.roofline', 'graphs with the peak of the machine'),
-    'peers': ('repvgg_seg.openmmlab.benchmarks.peers', "our segmentors with mmseg's fast ones"),
-    'pretraining': ('repvgg_seg.openmmlab.benchmarks.pretraining', 'finished ImageNet pretrainings, in both forms'),
-    'heads': ('repvgg_seg.openmmlab.benchmarks.heads', 'plain and folded heads, in inference and in training'),
-    'runtime': ('repvgg_seg.deploy.benchmarks', 'a Segmenter with the bare graph, a stream with a loop, tiled images'),
+    'data': ('repvgg_seg.benchmarks.data', "training pipelines of mmseg's transforms and of ours"),
+    'latency': ('repvgg_seg.benchmarks.latency', 'a segmentor: train-time, deployed, and in each runtime'),
+    'roofline': ('repvgg_seg.benchmarks.roofline', 'graphs with the peak of the machine'),
+    'peers': ('repvgg_seg.benchmarks.peers', "our segmentors with mmseg's fast ones"),
+    'pretraining': ('repvgg_seg.benchmarks.pretraining', 'finished ImageNet pretrainings, in both forms'),
+    'heads': ('repvgg_seg.benchmarks.heads', 'plain and folded heads, in inference and in training'),
+    'runtime': ('repvgg_seg.benchmarks.runtime', 'a Segmenter with the bare graph, a stream with a loop, tiled images'),
 }
 
 

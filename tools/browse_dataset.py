@@ -30,8 +30,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from repvgg_seg.openmmlab.browsing import browse
-    from repvgg_seg.openmmlab.training import load_config
+    from repvgg_seg.apps.browse_dataset import browse
+    from repvgg_seg.apps.config import load_config
 
     cfg = load_config(args.config, args.cfg_options)
     drawn = browse(cfg, out_dir=args.out, split=args.split, number=args.number, seed=args.seed)

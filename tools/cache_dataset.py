@@ -27,8 +27,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--workers', type=int, metavar='N', help='number of threads (default: one for each processor)')
     add_cfg_options(parser, DictAction)
     args = parser.parse_args(argv)
-    from repvgg_seg.openmmlab.decoded import build_cache, plan_cache
-    from repvgg_seg.openmmlab.training import load_config
+    from repvgg_seg.apps.cache_dataset import build_cache, plan_cache
+    from repvgg_seg.apps.config import load_config
 
     plan = plan_cache(load_config(args.config, args.cfg_options), verify=args.verify)
     print(

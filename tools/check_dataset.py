@@ -37,9 +37,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
+    from repvgg_seg.apps.check_dataset import check_dataset
+    from repvgg_seg.apps.config import default_work_dir, load_config
     from repvgg_seg.files import write_text
-    from repvgg_seg.openmmlab.checking import check_dataset
-    from repvgg_seg.openmmlab.training import default_work_dir, load_config
 
     cfg = load_config(args.config, args.cfg_options)
     out_dir = args.out or Path(default_work_dir(cfg), 'data')

@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('out_dir', help='where the converted model goes')
     args = parser.parse_args(argv)
     if args.model.endswith('.py'):
-        from repvgg_seg.openmmlab import conversion
+        from repvgg_seg.apps import convert_deploy as conversion
 
         report = conversion.convert_checkpoint(args.model, args.checkpoint, args.out_dir)
     else:

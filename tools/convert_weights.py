@@ -30,9 +30,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    from repvgg_seg.weights.dialects import from_official, is_segmentor
+    from repvgg_seg.weights.checkpoint_io import WeightsError, write_checkpoint
+    from repvgg_seg.weights.key_maps import from_official, is_segmentor
     from repvgg_seg.weights.pretrained import check_complete, read_weights
-    from repvgg_seg.weights.store import WeightsError, write_checkpoint
 
     if args.to == 'safetensors' and not args.output.lower().endswith('.safetensors'):
         raise WeightsError(f'{args.output} would not be recognised: give it a name that ends in .safetensors')

@@ -14,7 +14,7 @@ import argparse
 import sys
 
 from repvgg_seg.cli import command, image_size
-from repvgg_seg.deploy.metadata import DYNAMIC, OUTPUTS, PRECISIONS
+from repvgg_seg.runtime.metadata import DYNAMIC, OUTPUTS, PRECISIONS
 
 
 def batch(text: str) -> int | None:
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--images', metavar='PATH', help='image, or folder of images, that joins the comparison')
     parser.add_argument('--out', metavar='FILE', help='file to write (default: model.SUFFIX in MODEL_DIR)')
     args = parser.parse_args(argv)
-    from repvgg_seg.openmmlab.exporting import export_model
+    from repvgg_seg.apps.export import export_model
 
     path, report = export_model(**vars(args))
     parity, shape = report['parity'], report['metadata']['input']

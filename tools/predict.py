@@ -57,7 +57,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     from repvgg_seg import Segmenter
-    from repvgg_seg.deploy.prediction import find_inputs, predict, share
+    from repvgg_seg.runtime.predict import find_inputs, predict, share
 
     inputs, rank, processes = share(find_inputs(args.inputs, args.out))
     segmenter = Segmenter(

@@ -49,8 +49,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from repvgg_seg.openmmlab import pretraining
-    from repvgg_seg.openmmlab.evaluation import format_table
+    from repvgg_seg.apps import pretrain_imagenet as pretraining
+    from repvgg_seg.apps.test import format_table
 
     named = {'model.arch': args.arch, 'data_root': args.data_root, 'model.compiled': args.compile}
     options = (args.cfg_options or {}) | {key: value for key, value in named.items() if value}

@@ -34,8 +34,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 @command
 def main(argv: list[str] | None = None) -> None:
     args = parse_args(argv)
-    from repvgg_seg.openmmlab.evaluation import evaluate, format_table
-    from repvgg_seg.openmmlab.training import load_config
+    from repvgg_seg.apps.config import load_config
+    from repvgg_seg.apps.test import evaluate, format_table
 
     results = evaluate(
         load_config(args.config, args.cfg_options),

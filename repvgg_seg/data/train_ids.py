@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..demo.canvas import LABELS, TRAIN_IDS, VOID
 from ..files import atomic_write
 from ..parallel import parallel_map
+from .cityscapes import LABELS, TRAIN_IDS, VOID
 
 SUFFIX = '_labelTrainIds.png'
 SOURCES = ('_labelIds.png', '_polygons.json')  # the first that is there is used

@@ -1,6 +1,6 @@
 """A procedural street data set in Cityscapes' layout, for trying everything without a download."""
 
-from .canvas import LABELS, TRAIN_IDS
+from ..data.cityscapes import LABELS, TRAIN_IDS
 from .dataset import DemoDatasetError, demo_sample, write_demo_dataset
 from .scene import FEATURES, draw_scene
 

@@ -20,8 +20,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ..data.cityscapes import TRAIN_IDS
 from ..parallel import parallel_map
-from .canvas import TRAIN_IDS
 from .scene import FEATURES, draw_scene
 
 GENERATOR_VERSION = 1  # raise it whenever the same parameters give other bytes

@@ -27,18 +27,7 @@ from .canvas import (
     sky,
 )
 from .people import person, two_wheeler
-from .roadside import (
-    backdrop,
-    building,
-    fence,
-    hedge,
-    plant,
-    sign,
-    street_light,
-    style,
-    traffic_light,
-    wall,
-)
+from .roadside import backdrop, building, fence, hedge, plant, sign, street_light, style, traffic_light, wall
 from .vehicles import CARS, MODELS, bonnet, park
 
 # What `draw_scene` can be asked to show, because chance alone would leave a small set without some of it.

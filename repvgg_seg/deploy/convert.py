@@ -17,13 +17,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ..doctor import versions
+from ..environment import versions
 from ..files import sha256, write_text
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
+from ..weights.checkpoint_io import write_checkpoint
 from ..weights.pretrained import load_weights, read_weights, resolve
-from ..weights.store import write_checkpoint
 from .graph import InferenceGraph, fold_norms
 
 Model = TypeVar('Model', bound=nn.Module)

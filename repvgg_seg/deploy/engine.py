@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import FileError, StrPath, atomic_write
-from .metadata import KEY, ModelMetadata
+from ..runtime.metadata import KEY, ModelMetadata
 
 
 def build_engine(onnx_file: StrPath, out: StrPath, *, max_batch: int = 8) -> ModelMetadata:

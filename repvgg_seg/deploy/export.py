@@ -21,12 +21,12 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from .. import files
-from ..doctor import versions
-from .backends import open_model
+from ..environment import versions
+from ..runtime.backends import open_model
+from ..runtime.images import Array
+from ..runtime.metadata import ARCHIVE_NAME, KEY, ModelMetadata, Output, Precision
 from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
-from .images import Array
-from .metadata import ARCHIVE_NAME, KEY, ModelMetadata, Output, Precision
 
 DTYPES: dict[Precision, torch.dtype] = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
 # The largest deviation of a logit that is tolerated, over the largest magnitude of the float32 logits. Below it, which

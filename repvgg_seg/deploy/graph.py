@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models.block import fuse_conv_bn
 from ..models.folding import resize
-from .metadata import OUTPUTS, Output
+from ..runtime.metadata import OUTPUTS, Output
 
 Model = TypeVar('Model', bound=nn.Module)
 

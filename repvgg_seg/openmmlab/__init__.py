@@ -24,12 +24,12 @@ with contextlib.redirect_stdout(io.StringIO()):
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
 from .datasets import CamVidDataset, FolderDataset
-from .decoded import LoadCachedAnnotations, LoadCachedImage
 from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
-from .pretraining import PretrainingModel
+from .image_cache import LoadCachedAnnotations, LoadCachedImage
+from .imagenet import PretrainingModel
+from .optim import AutocastOptimWrapper, RepVGGOptimWrapperConstructor
 from .runner import ChannelsLastHook
-from .segmentor import RepVGGOptimWrapperConstructor, RepVGGSegmentor
-from .training import AutocastOptimWrapper
+from .segmentor import RepVGGSegmentor
 from .transforms import AlbuPhotoMetricDistortion, ResizeAndCrop, SeededAlbu
 
 __all__ = [

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 
 from ..files import atomic_write
 from ..models.trunk import RepVGG
-from ..weights.dialects import is_segmentor, to_official, unwrap
+from ..weights.checkpoint_io import WeightsError, read_checkpoint
+from ..weights.key_maps import is_segmentor, to_official, unwrap
 from ..weights.pretrained import SCHEME, fitting, resolve
-from ..weights.store import WeightsError, read_checkpoint
 
 
 def _read(file: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import ConfigDict
-from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmseg.models.segmentors import EncoderDecoder
-from mmseg.registry import MODELS, OPTIM_WRAPPER_CONSTRUCTORS
+from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..models.custom_l2 import custom_l2 as custom_l2_penalty
-from ..models.weight_decay import undecayed
 from .backbone import RepVGG
 
 
@@ -23,7 +21,7 @@ class RepVGGSegmentor(EncoderDecoder):
 
     So a config names the arch and nothing that depends on it. `custom_l2` is a weight decay that the loss applies to
     the blocks' kernels through the custom L2 penalty, logged as `loss_custom_l2`, in place of the optimizer's: see
-    `RepVGGOptimWrapperConstructor`. 0 leaves it out.
+    `optim.RepVGGOptimWrapperConstructor`. 0 leaves it out.
 
     Raises:
         ValueError: a head reads a map that the backbone does not return, or names other channels than it has, or
@@ -71,25 +69,3 @@ class RepVGGSegmentor(EncoderDecoder):
         if self.custom_l2:
             losses['loss_custom_l2'] = self.custom_l2 / 2 * custom_l2_penalty(self)
         return losses
-
-
-@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
-class RepVGGOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """mmengine's own, with weight decay only where the authors apply it: see `models.weight_decay.undecayed`.
-
-    That holds for the heads as well, and beside anything that `paramwise_cfg` says.
-    """
-
-    def __call__(self, model: nn.Module) -> OptimWrapper:
-        """Return the wrapper of an optimizer for all parameters of `model`."""
-        wrapper = super().__call__(model)
-        segmentor: Any = getattr(model, 'module', model)
-        names = undecayed(segmentor, custom_l2=bool(getattr(segmentor, 'custom_l2', 0)))
-        undecayed_ids = {id(parameter) for name, parameter in segmentor.named_parameters() if name in names}
-        for group in list(wrapper.optimizer.param_groups):
-            free = [parameter for parameter in group['params'] if id(parameter) in undecayed_ids]
-            if free:
-                group['params'] = [parameter for parameter in group['params'] if id(parameter) not in undecayed_ids]
-                wrapper.optimizer.add_param_group({**group, 'params': free, 'weight_decay': 0.0})
-        wrapper.optimizer.param_groups = [group for group in wrapper.optimizer.param_groups if group['params']]
-        return wrapper

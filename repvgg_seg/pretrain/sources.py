@@ -16,7 +16,7 @@ from rich.progress import track
 from torchvision.datasets import ImageFolder
 
 from ..files import FileError, atomic_write
-from ..weights.dialects import shorten
+from ..weights.key_maps import shorten
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..files import replace
-from .store import WeightsError
+from .checkpoint_io import WeightsError
 
 try:
     import fcntl

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from ..files import StrPath, sha256
 from ..models.trunk import RepVGG
 from ..models.variants import VARIANTS, Variant
-from .dialects import AUX_CLASSIFIERS, StateDict, is_segmentor, shorten, to_official, unwrap
+from .checkpoint_io import WeightsError, read_checkpoint
 from .download import download
-from .store import WeightsError, read_checkpoint
+from .key_maps import AUX_CLASSIFIERS, StateDict, is_segmentor, shorten, to_official, unwrap
 
 logger = logging.getLogger(__name__)
 

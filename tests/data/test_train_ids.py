@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from repvgg_seg.data.train_ids import make_train_ids, rasterise
-from tests.conftest import tool
-from tests.test_tools import fails
+from tests.conftest import fails, tool
 
 
 def masks(root: Path) -> dict[str, np.ndarray]:

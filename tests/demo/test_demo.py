@@ -16,15 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from repvgg_seg.demo import (
-    FEATURES,
-    LABELS,
-    TRAIN_IDS,
-    DemoDatasetError,
-    demo_sample,
-    draw_scene,
-    write_demo_dataset,
-)
+from repvgg_seg.demo import FEATURES, LABELS, TRAIN_IDS, DemoDatasetError, demo_sample, draw_scene, write_demo_dataset
 
 TOOL = Path(__file__).resolve().parents[2] / 'tools' / 'make_demo_data.py'
 SMALL: dict[str, Any] = {'train': 3, 'val': 2, 'size': (64, 32), 'workers': 1}

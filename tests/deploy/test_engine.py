@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from repvgg_seg.deploy.engine import build_engine
 from tests.conftest import tool
-from tests.deploy.test_metadata import METADATA
+from tests.runtime.test_metadata import METADATA
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 
 from repvgg_seg import files
 from repvgg_seg.deploy import export
-from repvgg_seg.deploy.backends import openvino_core
 from repvgg_seg.deploy.convert import VerificationError, convert_segmentor, synthetic_images
 from repvgg_seg.deploy.export import TARGETS, Parity, export_segmentor
 from repvgg_seg.deploy.graph import InferenceGraph
-from repvgg_seg.deploy.metadata import ModelMetadata
+from repvgg_seg.runtime.backends import openvino_core
+from repvgg_seg.runtime.metadata import ModelMetadata
 from tests.conftest import TINY_PLUS, TINY_SE
-from tests.deploy.segmentors import segmentor
+from tests.segmentors import segmentor
 
 SIZE = (33, 47)
 SOURCE = {'file': 'deploy.pth', 'sha256': 'ab' * 32}

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from repvgg_seg.deploy.convert import convert_segmentor, synthetic_images
 from repvgg_seg.deploy.graph import InferenceGraph, fold_norms
 from tests.conftest import TINY, TINY_GROUPED, TINY_PLUS, TINY_SE, randomise, relative
-from tests.deploy.segmentors import segmentor
+from tests.segmentors import segmentor
 
 DILATED = dict(strides=(2, 2, 1, 1), dilations=(1, 1, 2, 4))
 

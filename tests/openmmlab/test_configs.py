@@ -16,9 +16,9 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
 from repvgg_seg import VARIANTS, RepVGGBlock
+from repvgg_seg.apps.config import load_config
+from repvgg_seg.apps.convert_deploy import deployed_config
 from repvgg_seg.deploy.convert import convert_segmentor, verify_segmentor
-from repvgg_seg.openmmlab.conversion import deployed_config
-from repvgg_seg.openmmlab.training import load_config
 from repvgg_seg.weights.pretrained import SCHEME, manifest
 from tests.conftest import CONFIGS, randomise
 

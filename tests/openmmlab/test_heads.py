@@ -12,12 +12,11 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import Tensor, nn
 
-from repvgg_seg.deploy.backends import openvino_core
+from repvgg_seg.apps.config import build_segmentor, load_config
+from repvgg_seg.benchmarks import heads
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
-from repvgg_seg.openmmlab.benchmarks import heads
-from repvgg_seg.openmmlab.conversion import build_segmentor
-from repvgg_seg.openmmlab.training import load_config
+from repvgg_seg.runtime.backends import openvino_core
 from tests.conftest import randomise, relative, tool
 
 register_all_modules()

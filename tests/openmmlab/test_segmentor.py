@@ -15,7 +15,7 @@ from torch import nn
 
 import repvgg_seg.openmmlab  # noqa: F401  (registers the segmentor)
 from repvgg_seg import custom_l2
-from repvgg_seg.openmmlab.training import load_config
+from repvgg_seg.apps.config import load_config
 from tests.conftest import TINY, TINY_SE, randomise, tool
 
 register_all_modules()

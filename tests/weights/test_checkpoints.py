@@ -26,8 +26,8 @@ import repvgg_seg.openmmlab
 from repvgg_seg.models.classifier import RepVGGClassifier
 from repvgg_seg.models.trunk import RepVGG
 from repvgg_seg.weights import pretrained
-from repvgg_seg.weights.dialects import from_official
-from repvgg_seg.weights.store import WeightsError, read_checkpoint, write_checkpoint
+from repvgg_seg.weights.checkpoint_io import WeightsError, read_checkpoint, write_checkpoint
+from repvgg_seg.weights.key_maps import from_official
 from tests.conftest import TINY, randomise, tool
 
 

@@ -23,8 +23,8 @@ import torch
 
 from repvgg_seg.files import sha256
 from repvgg_seg.weights import download, pretrained
+from repvgg_seg.weights.checkpoint_io import WeightsError, write_checkpoint
 from repvgg_seg.weights.pretrained import Release, WeightFile, resolve
-from repvgg_seg.weights.store import WeightsError, write_checkpoint
 
 NAME = 'tiny-12345678.pth'
 

@@ -13,9 +13,9 @@ from repvgg_seg.models.classifier import RepVGGClassifier
 from repvgg_seg.models.trunk import RepVGG
 from repvgg_seg.models.variants import VARIANTS, Variant
 from repvgg_seg.weights import pretrained
-from repvgg_seg.weights.dialects import from_official, to_official
+from repvgg_seg.weights.checkpoint_io import WeightsError, read_checkpoint, write_checkpoint
+from repvgg_seg.weights.key_maps import from_official, to_official
 from repvgg_seg.weights.pretrained import fitting, folders, load_weights, manifest, resolve
-from repvgg_seg.weights.store import WeightsError, read_checkpoint, write_checkpoint
 from tests.conftest import TINY, TINY_GROUPED, TINY_PLUS, TINY_SE, randomise, relative
 
 

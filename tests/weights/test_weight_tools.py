@@ -13,9 +13,9 @@ from repvgg_seg.files import sha256
 from repvgg_seg.models.classifier import RepVGGClassifier
 from repvgg_seg.models.trunk import RepVGG
 from repvgg_seg.weights import pretrained
-from repvgg_seg.weights.dialects import detect, from_official
+from repvgg_seg.weights.checkpoint_io import read_checkpoint, write_checkpoint
+from repvgg_seg.weights.key_maps import detect, from_official
 from repvgg_seg.weights.pretrained import Release, WeightFile, check_complete, load_weights
-from repvgg_seg.weights.store import read_checkpoint, write_checkpoint
 from tests.conftest import TINY, TINY_PLUS, TINY_SE, randomise, tool
 
 

@@ -1,0 +1,1 @@
+"""The commands, one module each: their arguments, their work, and what they print."""

@@ -1,0 +1,144 @@
+"""Decoding the images and masks of a training once, into the cache that `openmmlab.image_cache` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.utils import register_all_modules
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+
+from ..files import atomic_write, sha256
+from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
+from .check_dataset import check_data
+
+ABANDONED_S = 600  # a temporary file that nobody has written to for so long is of a process that was killed
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be decoded into which folder."""
+
+    folder: Path
+    missing: dict[str, Loader]  # path of a source -> the loader that decodes it
+    present: int  # sources with a valid entry
+    bytes: int  # the size of what is missing
+    free: int  # bytes on the disk
+
+
+def plan_cache(cfg: Config, *, verify: bool = False) -> Plan:
+    """Return what the cache of the training data of `cfg` lacks; `verify` compares all that is there with its hashes.
+
+    Raises:
+        FileNotFoundError: the data is not there.
+        ValueError: the training pipeline does not load through the cache.
+    """
+    register_all_modules()
+    check_data(cfg, 'train_dataloader')
+    dataset_cfg = cfg.train_dataloader.dataset
+    dataset = DATASETS.build(dataset_cfg)
+    while 'dataset' in dataset_cfg:  # a wrapper, such as RepeatDataset
+        dataset_cfg = dataset_cfg.dataset
+    loaders: dict[str, Loader] = {}
+    for transform in dataset_cfg.pipeline:
+        if transform['type'] in ('LoadCachedImage', 'LoadCachedAnnotations'):
+            loaders[transform['type']] = TRANSFORMS.build(transform)
+    if len(loaders) < 2:
+        raise ValueError(
+            f'the training pipeline of {cfg.filename} would not read a cache: let it begin with LoadCachedImage and '
+            'LoadCachedAnnotations'
+        )
+    sources: dict[str, Loader] = {}
+    for i in range(len(dataset)):
+        info = dataset.get_data_info(i)
+        sources[os.path.abspath(info['img_path'])] = loaders['LoadCachedImage']
+        sources[os.path.abspath(info['seg_map_path'])] = loaders['LoadCachedAnnotations']
+    folder = Path(os.path.commonpath([os.path.dirname(path) for path in sources]), FOLDER)
+    console = Console(stderr=True)
+    missing = {
+        path: loader
+        for path, loader in track(sources.items(), 'looking', console=console, transient=True)
+        if not _is_cached(path, loader, folder, verify)
+    }
+    size = sum(_size(path, loader) for path, loader in track(missing.items(), 'sizes', console=console, transient=True))
+    free = shutil.disk_usage(folder if folder.is_dir() else folder.parent).free
+    return Plan(folder, missing, len(sources) - len(missing), size, free)
+
+
+def _is_cached(source: str, loader: Loader, folder: Path, verify: bool) -> bool:
+    """Whether there is a valid entry; with `verify`, by the hashes of its source and of its pixels too."""
+    try:
+        header, pixels = open_entry(source, folder, loader.decoding)
+    except (OSError, ValueError):
+        return False
+    return not verify or header['sha256'] == _hashes(source, pixels)
+
+
+def _hashes(source: str, pixels: np.ndarray) -> list[str]:
+    return [sha256(source), hashlib.sha256(pixels.data).hexdigest()]
+
+
+def _size(source: str, loader: Loader) -> int:
+    try:
+        with Image.open(source) as image:  # reads its header only
+            return PAGE + image.width * image.height * loader.channels
+    except (OSError, ValueError):  # told when it is decoded
+        return 0
+
+
+def build_cache(plan: Plan, *, workers: int | None = None) -> None:
+    """Decode what `plan` lacks, each entry whole or not at all; killed, it goes on where it was.
+
+    Other processes may read the cache and even build it meanwhile.
+
+    Raises:
+        ValueError: the disk has no room for it, or some sources cannot be decoded; the others are cached then.
+    """
+    if plan.bytes > plan.free:
+        raise ValueError(
+            f'{plan.folder} would take {plan.bytes / 1e9:.1f} GB more, but its disk has {plan.free / 1e9:.1f} GB free: '
+            'make room, or make that folder a link to one on a larger disk'
+        )
+    for path in plan.folder.rglob('.*.tmp'):
+        if time.time() - path.stat().st_mtime > ABANDONED_S:
+            path.unlink(missing_ok=True)
+    # Threads: decoding, hashing and writing leave the interpreter to the others.
+    pool = ThreadPoolExecutor(workers or os.cpu_count())
+    try:
+        results = pool.map(lambda source: _store(source, plan.missing[source], plan.folder), plan.missing)
+        shown = track(results, 'decoding', len(plan.missing), console=Console(stderr=True), transient=True)
+        faults = [fault for fault in shown if fault]
+    finally:
+        pool.shutdown(cancel_futures=True)
+    if faults:
+        raise ValueError(
+            f'{len(faults)} of {len(plan.missing)} files cannot be decoded, first {faults[0]}: repair or remove them; '
+            'all others are cached'
+        )
+
+
+def _store(source: str, loader: Loader, folder: Path) -> str:
+    """Decode `source` into its entry; return what is wrong with it, if anything."""
+    of = identity(source, loader.decoding)  # before it is read: a change meanwhile makes the entry invalid
+    try:
+        pixels = np.ascontiguousarray(loader.decode(source))
+    except Exception as error:  # a broken file can raise nearly anything
+        return f'{source} ({" ".join(str(error).split()) or type(error).__name__})'
+    if pixels.dtype != np.uint8:
+        return f'{source} ({pixels.dtype}, not 8 bits a channel)'
+    header = {'of': of, 'shape': pixels.shape, 'sha256': _hashes(source, pixels)}
+    with atomic_write(entry(source, folder)) as file:
+        file.write(json.dumps(header).encode().ljust(PAGE))
+        file.write(pixels.data)
+    return ''

@@ -1,0 +1,108 @@
+"""Reading configs, building their segmentors, and finding the checkpoints that belong to them."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
+from torch import nn
+
+from ..openmmlab.runner import Runner
+
+
+def load_config(
+    path: str | Path, options: dict[str, Any] | None = None, *, kind: str = 'segmentor', part: str = 'backbone'
+) -> Config:
+    """Read a config and merge `options` into it; `data_root` among them moves every data set at once.
+
+    Raises:
+        FileNotFoundError: there is no such config.
+        ValueError: it is none of a `kind`, whose models have a `part`, or an option changes nothing that is in it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f'there is no config {path}')
+    try:
+        cfg = Config.fromfile(path)
+    except SyntaxError as error:
+        raise ValueError(f'{error.filename or path}, line {error.lineno}: {error.msg}') from error
+    if part not in (cfg.get('model') or {}):
+        raise ValueError(f'{path} is not the config of a {kind}: it has no model.{part}')
+    options = options or {}
+    known = sorted({*cfg, *inspect.signature(Runner).parameters, 'compile', 'sync_bn', 'data_root', 'max_bad_share'})
+    for key in options:
+        root = key.partition('.')[0]
+        if root not in known:
+            near = difflib.get_close_matches(root, known, 1)
+            raise ValueError(f'{path} has no {root!r} to change' + (f': did you mean {near[0]!r}?' if near else ''))
+    cfg.merge_from_dict(options)
+    if 'data_root' in options:
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if loader in cfg:
+                cfg[loader].dataset.data_root = options['data_root']
+    return cfg
+
+
+def build_segmentor(cfg: Config) -> nn.Module:
+    """Build the segmentor of `cfg` for inference, with random weights.
+
+    Raises:
+        ValueError: the config does not fit the network.
+    """
+    register_all_modules()
+    model = copy.deepcopy(cfg.model)
+    model.backbone.init_cfg = None
+    model.train_cfg = None
+    return MODELS.build(model).eval()
+
+
+def find_checkpoint(path: str | Path, *, best: bool = True) -> str:
+    """Return `path`, or for a work directory its best checkpoint (unless not `best`) or else its latest.
+
+    A folder that tools/convert_deploy.py wrote stands for its deploy.pth.
+
+    Raises:
+        FileNotFoundError: the directory holds no checkpoint.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        return str(path)
+    pointer = folder / 'last_checkpoint'  # mmengine writes a path here; only its name survives moving the directory
+    latest = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder / 'deploy.pth'
+    if not latest.is_file():
+        raise FileNotFoundError(f'{folder} holds no checkpoint: name a .pth file, or train first with tools/train.py')
+    # A best checkpoint from beyond the latest is of an earlier, longer run in the same directory.
+    candidates = [p for p in folder.glob('best_*.pth') if _step(p) <= _step(latest)] if best else []
+    return str(max(candidates, key=lambda p: p.stat().st_mtime, default=latest))
+
+
+def _step(checkpoint: Path) -> int:
+    """Return the iteration or epoch in the name of a checkpoint."""
+    numbers = re.findall(r'\d+', checkpoint.stem)
+    return int(numbers[-1]) if numbers else 0
+
+
+def default_work_dir(cfg: Config) -> str:
+    """Return work_dirs/NAME_OF_CONFIG, or what the config says."""
+    return cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
+
+
+def resume_from(cfg: Config, resume: str | None) -> None:
+    """Let `cfg` go on from `resume`: a checkpoint file, 'latest' of its work directory, or None for nothing.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+    """
+    if not resume:
+        return
+    cfg.resume = True
+    fresh = resume == 'latest' and not Path(cfg.work_dir, 'last_checkpoint').is_file()
+    cfg.load_from = None if fresh else find_checkpoint(cfg.work_dir if resume == 'latest' else resume, best=False)
+    if cfg.load_from and not Path(cfg.load_from).is_file():
+        raise FileNotFoundError(f'there is no checkpoint {cfg.load_from} to resume from')

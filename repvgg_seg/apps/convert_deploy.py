@@ -1,0 +1,75 @@
+"""Conversion of a trained segmentor's config and checkpoint into deployed ones that stock mmseg loads."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..deploy.convert import convert_segmentor, make_folder, require_blocks, verify_segmentor, write_deployed
+from ..files import write_text
+from ..openmmlab.datasets import metainfo
+from ..weights.checkpoint_io import read_checkpoint
+from ..weights.pretrained import load_weights, resolve
+from .config import build_segmentor, find_checkpoint, load_config
+
+# What only training reads: a deployed config is for inference and evaluation.
+TRAINING_KEYS = (
+    'train_dataloader', 'train_pipeline', 'train_cfg', 'optimizer', 'optim_wrapper', 'param_scheduler', 'custom_hooks',
+    'load_from', 'resume', 'sync_bn', 'work_dir',
+)  # fmt: skip
+
+
+def deployed_config(cfg: Config) -> Config:
+    """Return the config of the deployed form of `cfg`: self-contained, without what only training reads."""
+    deployed = copy.deepcopy(cfg)
+    for key in TRAINING_KEYS:
+        deployed.pop(key, None)
+    deployed.model.update(auxiliary_head=None, train_cfg=None)
+    deployed.model.pop('custom_l2', None)  # part of the loss
+    deployed.model.backbone.update(deploy=True, init_cfg=None)
+    return deployed
+
+
+def convert_checkpoint(config: str | Path, checkpoint: str, out_dir: str | Path) -> dict[str, Any]:
+    """Write `deploy.py`, `deploy.pth` and `report.json` for a trained segmentor to `out_dir` and return the report.
+
+    Raises:
+        FileNotFoundError: the config or the checkpoint is not there.
+        ValueError: they don't fit each other, there is no train-time RepVGG block, or the two forms are not equal.
+            Nothing has been written then.
+    """
+    cfg = load_config(config)
+    if cfg.model.backbone.get('deploy'):
+        raise ValueError(f'{config} describes a deployed model already: there is nothing to convert')
+    original = build_segmentor(cfg)
+    require_blocks(original)
+    source = resolve(find_checkpoint(checkpoint))
+    load_weights(original, source)
+    meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
+    converted = convert_segmentor(original)
+    deviations = verify_segmentor(original, converted)
+
+    # A fresh model must take the weights: the deployed config and the converter cannot disagree.
+    deployed = deployed_config(cfg)
+    build_segmentor(deployed).load_state_dict(converted.state_dict())
+    folder = make_folder(out_dir)
+    report = write_deployed(folder, original, converted, deviations, model=str(config), source=source, meta=meta)
+    write_text(deployed.pretty_text, folder / 'deploy.py')
+    return report
+
+
+def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any]:
+    """Return classes and palette as plain data: those the checkpoint was trained with, else those of the data set."""
+    meta = checkpoint_meta.get('dataset_meta')
+    if not meta:
+        dataset = (cfg.get('test_dataloader') or {}).get('dataset')
+        if not dataset:
+            raise ValueError('neither the checkpoint nor a test_dataloader in the config tells classes and palette')
+        meta = metainfo(dataset)
+    return {
+        'classes': [str(name) for name in meta.get('classes') or ()],
+        'palette': [[int(value) for value in colour] for colour in meta.get('palette') or ()],
+    }

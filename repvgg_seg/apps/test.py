@@ -1,0 +1,128 @@
+"""Evaluation of a segmentor in its train-time form, its deployed form, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import mmcv
+from mmengine.config import Config, ConfigDict
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmseg.structures import SegDataSample
+
+from ..deploy.convert import convert_segmentor, verify_segmentor
+from ..openmmlab.runner import Runner
+from ..openmmlab.skip_unreadable import GuardedRunner
+from ..weights.pretrained import load_weights, resolve
+from .check_dataset import check_data
+from .config import default_work_dir, find_checkpoint
+from .train import prepare
+
+
+class OverlayHook(Hook):
+    """Writes each test image twice side by side to `folder`: under its ground truth and under the prediction."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def after_test_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: Sequence[SegDataSample] | None = None,
+    ) -> None:
+        """Draw the images of one batch."""
+        for sample in outputs or ():
+            source = Path(sample.img_path)
+            runner.visualizer.add_datasample(
+                source.stem,
+                mmcv.imread(str(source), channel_order='rgb'),
+                sample,
+                with_labels=False,
+                out_file=str(self.folder / f'{source.stem}.png'),
+            )
+
+
+Results = dict[str, dict[str, float]]  # form of the network -> metric -> value
+
+
+def evaluate(
+    cfg: Config,
+    checkpoint: str,
+    *,
+    deploy: bool = False,
+    tta: bool = False,
+    out_dir: str | None = None,
+    show_dir: str | None = None,
+    work_dir: str | None = None,
+    launcher: str = 'none',
+) -> Results:
+    """Evaluate on the test set of `cfg`; with `deploy` in both forms, after proving that they are equal.
+
+    Predicted masks go to `out_dir` as PNG files of class indices; `show_dir` gets one picture per image, truth on
+    the left and prediction on the right. Where both forms are evaluated they are the deployed one's.
+
+    Raises:
+        FileNotFoundError: the data or the checkpoint is not there.
+        ValueError: the checkpoint does not fit, or the model has no train-time RepVGG block to convert.
+    """
+    source = resolve(find_checkpoint(checkpoint))
+    check_data(cfg, 'test_dataloader')
+    deployed = bool(cfg.model.backbone.get('deploy'))
+    if deploy and deployed:
+        raise ValueError('this config is of a deployed model already: leave --deploy out')
+    if tta and not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
+        raise ValueError('--tta needs tta_model and tta_pipeline in the config')
+    cfg.work_dir = work_dir or default_work_dir(cfg)
+    cfg.load_from, cfg.resume = None, False  # what is evaluated is `checkpoint`, whatever the training began with
+    for unused in (
+        'train_dataloader',
+        'train_cfg',
+        'optim_wrapper',
+        'param_scheduler',
+        'val_dataloader',
+        'val_cfg',
+        'val_evaluator',
+    ):
+        cfg.pop(unused, None)
+    cfg.model.backbone.init_cfg = None  # the checkpoint holds these weights
+    if tta:
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+    if out_dir:
+        cfg.test_evaluator.output_dir = str(Path(out_dir).resolve())
+    runner = GuardedRunner.from_cfg(prepare(cfg, launcher))
+    holder = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    segmentor: Any = holder.module if tta else holder
+    load_weights(segmentor, source)
+    runner.logger.info('evaluating %s', source)
+
+    if show_dir:
+        runner.register_hook(OverlayHook(show_dir))
+    if not deploy:
+        results = {'deployed' if deployed else 'train-time': runner.test()}
+    else:
+        converted = convert_segmentor(segmentor)
+        deviations = verify_segmentor(segmentor, converted)
+        runner.logger.info('converted; largest relative deviation %.2e', max(d.max_rel for d in deviations))
+        results = {'train-time': runner.test()}
+        segmentor.backbone = converted.backbone
+        results['deployed'] = runner.test()
+    return results if is_main_process() else {}
+
+
+def format_table(results: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = ('mIoU', 'aAcc', 'mAcc')) -> str:
+    """Return one line per metric, one column per form and, where there are two, their difference."""
+    forms = list(results)
+    header = ['', *forms, *(['difference'] if len(forms) == 2 else [])]
+    lines = [header]
+    for metric in metrics:
+        values = [results[form][metric] for form in forms if metric in results[form]]
+        if len(values) == len(forms):
+            difference = [f'{values[1] - values[0]:+.2f}'] if len(forms) == 2 else []
+            lines.append([metric, *(f'{value:.2f}' for value in values), *difference])
+    return '\n'.join('  '.join(cell.rjust(10) for cell in line) for line in lines)

@@ -1,0 +1,146 @@
+"""Training of a segmentor: on the hardware that is there, after a look at the data."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from mmseg.registry import MODELS
+from mmseg.utils import register_all_modules
+
+from ..environment import cpu_has_bfloat16
+from ..openmmlab.runner import Runner
+from ..openmmlab.skip_unreadable import GuardedRunner, max_bad_share
+from ..weights.pretrained import resolve
+from .check_dataset import check_data, check_quickly
+from .config import default_work_dir, resume_from
+
+
+def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
+    """Adapt `cfg` to the hardware that is there and return it; joins the process group of a distributed run on CPUs."""
+    cfg.launcher = launcher
+    if launcher == 'pytorch' and 'RANK' not in os.environ:
+        raise ValueError(
+            '--launcher pytorch is for processes that torchrun started: torchrun --nproc-per-node N tools/…'
+        )
+    distributed_on_cpu = launcher != 'none' and not torch.cuda.is_available()
+    if distributed_on_cpu:
+        # mmengine would call torch.cuda.set_device; a process group that exists already is kept.
+        if launcher != 'pytorch':
+            raise ValueError(f'several processes on CPUs are started with torchrun, not with {launcher}')
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group('gloo')
+        cfg.sync_bn = None  # SyncBatchNorm has no CPU kernel
+        cfg.model_wrapper_cfg = {'type': 'MMDistributedDataParallel', 'device_ids': None}
+    if amp:
+        _use_mixed_precision(cfg)
+    if cpus := os.cpu_count():
+        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+            if loader in cfg and cfg[loader].get('num_workers', 0) > cpus:
+                cfg[loader].num_workers = cpus
+    return cfg
+
+
+def _first_process(launcher: str) -> bool:
+    """Whether this is the first of the processes that `launcher` started; none has joined a group yet."""
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return launcher == 'none' or next(filter(None, ranks), '0') == '0'
+
+
+def _use_mixed_precision(cfg: Config) -> None:
+    """Choose bfloat16 where the hardware computes in it, float16 on other GPUs and float32 on other CPUs."""
+    if torch.cuda.is_available():
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper' if bfloat16 else 'AmpOptimWrapper'
+    elif cpu_has_bfloat16():
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+    else:
+        # Emulated, an iteration takes 12 to 27 times as long as in float32 (RepVGG-A0, 2 cores of an AVX2-only CPU).
+        print_log(
+            'This CPU has no bfloat16 instructions, so --amp is left out: training in float32, much faster here than '
+            'emulated bfloat16. To insist: --cfg-options optim_wrapper.type=AutocastOptimWrapper',
+            logger='current',
+            level=logging.WARNING,
+        )
+
+
+def _check_batch(cfg: Config, runner: Runner) -> None:
+    """Say if this run's batches are not of the size that the learning rate was chosen for, and if it is scaled."""
+    scaling = cfg.get('auto_scale_lr')
+    if not scaling:
+        return
+    each, accumulated = cfg.train_dataloader.batch_size, cfg.optim_wrapper.get('accumulative_counts', 1)
+    batch, expected = runner.world_size * each * accumulated, scaling.base_batch_size
+    if scaling.get('enable'):
+        runner.auto_scale_lr = {
+            'enable': True,
+            'base_batch_size': expected / accumulated,
+        }  # mmengine counts one of them
+        if batch != expected:
+            lr = cfg.optim_wrapper.optimizer.lr
+            runner.logger.warning(
+                '%d images a step, where the learning rate %g is for %d: it is scaled to %g',
+                batch, lr, expected, lr * batch / expected,
+            )  # fmt: skip
+    elif batch != expected:
+        runner.logger.warning(
+            'this run has batches of %d (%d processes x %d images%s), but its learning rate is for %d: scale it by %.3g'
+            ' with --cfg-options auto_scale_lr.enable=True, or change train_dataloader.batch_size (of each process)',
+            batch,
+            runner.world_size,
+            each,
+            f' x {accumulated} accumulated' if accumulated > 1 else '',
+            expected,
+            batch / expected,
+        )
+
+
+def run_training(runner: Runner) -> Runner:
+    """Train as the config of `runner` says and return it."""
+    cfg = runner.cfg
+    _check_batch(cfg, runner)
+    if cfg.resume and not cfg.load_from:
+        runner.logger.warning('%s holds no checkpoint to resume from: this run starts at iteration 0', cfg.work_dir)
+    runner.train()
+    runner.logger.info('trained; the checkpoints are in %s', cfg.work_dir)
+    return runner
+
+
+def train(
+    cfg: Config,
+    *,
+    work_dir: str | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    launcher: str = 'none',
+    data_check: bool = True,
+) -> Runner:
+    """Train the segmentor of `cfg` and return the runner; `resume` is a checkpoint file or 'latest'.
+
+    Before that some of the data is looked at, unless `data_check` is off. In training, files that cannot be read are
+    skipped and listed, up to `max_bad_share` of `cfg`.
+
+    Raises:
+        FileNotFoundError: the data, or the checkpoint to resume, is not there.
+        ValueError: the config does not fit the network or the weights, or the data fits neither, or too much of it
+            is unreadable.
+    """
+    cfg.work_dir = work_dir or default_work_dir(cfg)
+    register_all_modules()
+    max_bad_share(cfg)
+    if data_check and _first_process(launcher):
+        check_quickly(cfg)
+    else:
+        check_data(cfg, 'train_dataloader', 'val_dataloader')
+    # What is wrong with the network or its weights is told before anything is written.
+    with torch.device('meta'):
+        MODELS.build(copy.deepcopy(cfg.model))
+    init_cfg = cfg.model.backbone.get('init_cfg')
+    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and not resume:
+        resolve(init_cfg['checkpoint'])
+    resume_from(cfg, resume)
+    return run_training(GuardedRunner.from_cfg(prepare(cfg, launcher, amp=amp)))

@@ -1,0 +1,1 @@
+"""What can be measured, one module a comparison, and what all of them measure with."""

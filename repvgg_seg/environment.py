@@ -1,0 +1,61 @@
+"""What machine this is and which packages it has; needs nothing but Python."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import re
+import subprocess
+import sys
+from importlib.metadata import Distribution
+from pathlib import Path
+
+OURS = 'repvgg-seg'
+
+# The instruction sets of x86 and ARM that make bf16 and int8 fast, as /proc/cpuinfo spells them.
+_LOW_PRECISION = ('amx_bf16', 'amx_int8', 'avx512_bf16', 'avx512_vnni', 'avx_vnni', 'bf16', 'i8mm')
+
+
+def installed_distributions() -> dict[str, Distribution]:
+    """Canonical name -> distribution; the first on the path answers, as it does for an import."""
+    found: dict[str, Distribution] = {}
+    for distribution in importlib.metadata.distributions():
+        try:
+            name, version = distribution.metadata['Name'], distribution.version
+        except Exception:
+            continue  # A killed pip leaves records without metadata; each Python fails in its own way.
+        if name and version:
+            found.setdefault(canonical(name), distribution)
+    return found
+
+
+def canonical(name: str) -> str:
+    return re.sub(r'[-_.]+', '-', name).lower()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of this package and of those that decide its results, as far as they are installed."""
+    installed = installed_distributions()
+    names = (OURS, 'torch', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation')
+    return {name: installed[name].version for name in names if name in installed}
+
+
+def cpu() -> tuple[str, list[str]]:
+    """(model, those of its instruction sets that make bf16 and int8 fast)."""
+    try:
+        text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
+    except OSError:
+        name = ''
+        if sys.platform == 'darwin':
+            command = ['sysctl', '-n', 'machdep.cpu.brand_string']
+            name = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        return name or platform.processor() or platform.machine(), []
+    model = re.search(r'^model name\s*: (.*)$', text, re.MULTILINE)
+    flags = re.search(r'^(?:flags|Features)\s*: (.*)$', text, re.MULTILINE)
+    known = set(flags[1].split()) if flags else set()
+    return model[1] if model else platform.machine(), [flag for flag in _LOW_PRECISION if flag in known]
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this CPU is known to multiply bfloat16 in hardware; emulated, it is far slower than float32."""
+    return any('bf16' in flag for flag in cpu()[1])

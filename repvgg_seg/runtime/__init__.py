@@ -1,0 +1,1 @@
+"""What an application uses to run an exported file: no torch but for .pt2 files, and nothing of OpenMMLab."""

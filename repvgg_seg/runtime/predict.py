@@ -1,0 +1,389 @@
+"""Whole folders, videos and cameras through a Segmenter, into files; interrupted, the same call goes on."""
+
+from __future__ import annotations
+
+import functools
+import glob
+import hashlib
+import io
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress
+
+from ..files import FileError, atomic_write, write_text
+from .images import SUFFIXES, Array
+from .prefetch import ordered
+from .segmenter import Segmented, Segmenter
+from .tiling import Mask
+
+VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'})
+# What is written -> how the file of an image ends, and that of a video ('': a folder with a file for each frame).
+OUTPUTS = {'index': ('.png', ''), 'colour': ('.png', '.mp4'), 'overlay': ('.jpg', '.mp4'), 'area': ('.json', '.json')}
+SETTINGS = 'predict.json'
+
+
+@dataclass(frozen=True)
+class Input:
+    """An image, video or camera: what opens it, and what its results are called, a path without suffix."""
+
+    source: Path | str | int  # a file, the address of a live stream, or the number of a camera
+    name: Path
+    video: bool
+
+    def outputs(self, folder: Path, save: Iterable[str]) -> dict[str, Path]:
+        """Return the file (or folder) of each kind of result."""
+        return {kind: folder / kind / self.name.with_name(self.name.name + OUTPUTS[kind][self.video]) for kind in save}
+
+
+@dataclass
+class Summary:
+    """What became of the inputs."""
+
+    segmented: int = 0  # images, and frames of videos
+    finished: int = 0  # inputs whose results were there already
+    unreadable: dict[str, str] = field(default_factory=dict)  # input -> why
+
+
+def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
+    """Return what files, folders, globs, addresses of live streams and numbers of cameras stand for.
+
+    Folders are searched for images and videos by their suffixes; what is in `out` from an earlier run is left out of
+    folders and globs. Results are named after the path below the deepest folder that holds all inputs, with the suffix
+    where they would meet those of another input without it.
+
+    Raises:
+        FileNotFoundError: a file is not there, or a glob or folder has no image or video.
+        ValueError: the results of two inputs would have one name.
+    """
+    files: dict[Path, None] = {}  # an ordered set
+    roots: list[str] = []
+    live: list[Input] = []
+    for word in words:
+        path = Path(word)
+        if '://' in word or (word.isdecimal() and not path.exists()):
+            live.append(Input(int(word), Path(f'camera{word}'), True) if word.isdecimal() else _live(word))
+            continue
+        if path.is_dir():
+            root, found = path, _no_results(_media(path), out)
+        elif path.exists() or not glob.has_magic(word):
+            root, found = path.parent, [path]
+        else:
+            root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
+            matches = map(Path, sorted(glob.glob(word, recursive=True)))
+            found = [file for match in matches for file in (_media(match) if match.is_dir() else [match])]
+            found = _no_results(found, out)
+        if not found:
+            raise FileNotFoundError(f'there is no image or video in {word}: check the path')
+        if not found[0].exists():
+            raise FileNotFoundError(f'{word} does not exist: check the path')
+        roots.append(os.path.abspath(root))
+        files |= dict.fromkeys(Path(os.path.abspath(file)) for file in found)
+    base = os.path.commonpath(roots) if roots else ''
+    names: dict[Any, Path] = {file: file.relative_to(base) for file in files}
+    inputs = [Input(file, name.with_suffix(''), _is_video(file)) for file, name in names.items()]
+    inputs += dict.fromkeys(live)
+    while clashes := _clashes(inputs):  # again, as a name with its suffix may be in the way of a third
+        longer = [replace(i, name=names.get(i.source, i.name)) if i in clashes else i for i in inputs]
+        if longer == inputs:
+            one, other = next(iter(clashes.items()))
+            raise ValueError(
+                f'the results of {one.source} and {other.source} would have the same name: '
+                'segment them into different folders'
+            )
+        inputs = longer
+    return inputs
+
+
+def _clashes(inputs: Sequence[Input]) -> dict[Input, Input]:
+    """Return the inputs with a result at, or above, the place of another input's, and that other input."""
+    clashes: dict[Input, Input] = {}
+    owners: dict[Path, Input] = {}
+    for item in inputs:
+        for path in item.outputs(Path(), OUTPUTS).values():
+            other = owners.setdefault(path, item)
+            if other is not item:
+                clashes |= {item: other, other: item}
+    for folder, below in {path.parent: item for path, item in owners.items()}.items():
+        clashes |= {owners[above]: below for above in (folder, *folder.parents) if above in owners}
+    return clashes
+
+
+def _live(address: str) -> Input:
+    return Input(address, Path(''.join(c if c.isalnum() else '_' for c in address)), True)
+
+
+def _is_video(path: Path) -> bool:
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def _no_results(paths: Iterable[Path], out: Path) -> list[Path]:
+    """Leave out what is in `out` from an earlier run."""
+    places = [os.path.abspath(out / kind) for kind in OUTPUTS]
+    return [path for path in paths if not any(Path(os.path.abspath(path)).is_relative_to(place) for place in places)]
+
+
+def _media(folder: Path) -> list[Path]:
+    """Return the images and videos below a folder, in order, without hidden files."""
+    found = []
+    for path in sorted(folder.rglob('*')):
+        known = (path.suffix.lower() in SUFFIXES or _is_video(path)) and path.is_file()
+        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
+        if known and not hidden:
+            found.append(path)
+    return found
+
+
+def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int, int]:
+    """Return this process' part of the inputs, its rank and how many there are, as torchrun tells each process.
+
+    Raises:
+        ValueError: RANK and WORLD_SIZE don't fit each other.
+    """
+    rank, world = environment.get('RANK', '0'), environment.get('WORLD_SIZE', '1')
+    if not (rank.isdecimal() and world.isdecimal() and int(rank) < int(world)):
+        raise ValueError(f'RANK={rank} and WORLD_SIZE={world} are not those of a process among several: unset them')
+    return list(inputs[int(rank) :: int(world)]), int(rank), int(world)
+
+
+def predict(
+    segmenter: Segmenter,
+    inputs: Sequence[Input],
+    out: Path,
+    *,
+    save: Sequence[str] = tuple(OUTPUTS),
+    overwrite: bool = False,
+    frames: int | None = None,
+    quiet: bool = False,
+) -> Summary:
+    """Segment `inputs` into `out`/{index,colour,overlay,area}, of which `save` names those that are written.
+
+    Each file appears when it is whole, and bears the SHA-256 of predict.json, which tells model and settings. Inputs
+    whose files of these settings are all there are left out, unless `overwrite` says otherwise. Of a video, `frames`
+    are taken at most; a live one ends with them or with Ctrl-C. What cannot be read is left out as well, and told in
+    the summary. A progress bar is drawn on stderr, unless `quiet`.
+
+    Raises:
+        ValueError: `out` holds the results of another model or other settings, or cannot be written.
+    """
+    if frames is not None and frames < 1:
+        raise ValueError(f'there is nothing to do with {frames} frames of each video')
+    key = _check_settings(segmenter, out, overwrite)
+    todo = [i for i in inputs if overwrite or not all(_bears(path, key) for path in i.outputs(out, save).values())]
+    summary = Summary(finished=len(inputs) - len(todo))
+    writer = _Writer(segmenter, out, save, key)
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
+        images: dict[Any, Input] = {i.source: i for i in todo if not i.video}
+        task = progress.add_task('images', total=len(images), visible=bool(images))
+
+        def unreadable(source: Any, error: Exception) -> None:
+            summary.unreadable[str(source)] = str(error)
+            progress.advance(task)
+
+        with closing(segmenter.stream(images, on_error=unreadable)) as results:
+            for _ in ordered(lambda result: writer.image(images[result.source], result), results, workers=2):
+                summary.segmented += 1
+                progress.advance(task)
+        for video in (i for i in todo if i.video):
+            try:
+                with closing(_Frames(video.source, frames)) as source:
+                    task = progress.add_task(str(video.source), total=source.count)
+                    summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
+            except UnreadableVideo as error:
+                summary.unreadable[str(video.source)] = str(error)
+    return summary
+
+
+def _check_settings(segmenter: Segmenter, out: Path, overwrite: bool) -> str:
+    """Refuse a folder of another model or other settings; return the key of these, the SHA-256 of their file."""
+    facts = asdict(segmenter.metadata)
+    settings = {name: facts[name] for name in ('source', 'created', 'precision', 'size')}
+    settings |= {'fit': segmenter.fit, 'overlap': segmenter.overlap}
+    text = json.dumps(settings, indent=2) + '\n'
+    path = out / SETTINGS
+    if not overwrite and path.exists() and path.read_text(encoding='utf-8') != text:
+        raise ValueError(
+            f'{out} holds results of another model or other settings ({SETTINGS} tells which): choose another folder, '
+            'or --overwrite them'
+        )
+    write_text(text, path)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _bears(path: Path, key: str) -> bool:
+    """Tell whether a result is there and bears the key; what an interrupted --overwrite did not reach has another."""
+    if path.is_dir():
+        path /= '000000.png'  # the frames of a video appear together
+    if not path.is_file():
+        return False
+    with path.open('rb') as file:  # the key is near the start, or of a video at the end
+        start = file.read(1024)
+        file.seek(max(0, path.stat().st_size - 1024))
+        return key.encode() in start + file.read()
+
+
+class UnreadableVideo(FileError):
+    """A video or camera that gives no frames."""
+
+
+class _Frames:
+    """The frames (H, W, 3) of a video or camera in RGB, upright, `limit` of them at most."""
+
+    def __init__(self, source: Path | str | int, limit: int | None) -> None:
+        self.source, self.limit = source, limit
+        self.live = not isinstance(source, Path)
+        # FFmpeg and OpenCV would print about a broken file what the error says.
+        os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
+        level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+        finally:
+            cv2.utils.logging.setLogLevel(level)
+        if not self._capture.isOpened():
+            name = f'camera {source}' if isinstance(source, int) else source
+            raise UnreadableVideo(f'{name} cannot be opened as a video: it is not there, damaged or of another kind')
+        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate, and 0 or less where it is live
+        self.count = min(filter(None, (limit, count if count > 0 else None)), default=None)
+
+    def __iter__(self) -> Generator[Array, None, None]:
+        for _ in itertools.count() if self.limit is None else range(self.limit):
+            there, frame = self._capture.read()
+            if not there:
+                return
+            yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    def close(self) -> None:
+        """Let go of the file or camera."""
+        self._capture.release()
+
+
+class _Writer:
+    """Writes results to `out`, each under its final name once it is whole, and with the key of the settings in it."""
+
+    def __init__(self, segmenter: Segmenter, out: Path, save: Sequence[str], key: str) -> None:
+        self.segmenter, self.out, self.save, self.key = segmenter, out, save, key
+
+    def image(self, item: Input, result: Segmented) -> None:
+        """Write the results of an image."""
+        for kind, path in item.outputs(self.out, self.save).items():
+            if kind == 'area':
+                facts = {'source': str(item.source), 'size': list(result.mask.shape)}
+                self._write_areas(path, facts, self._count(result.mask))
+            else:
+                with atomic_write(path) as file:
+                    file.write(self._encode(kind, result))
+
+    def video(self, item: Input, frames: _Frames, tick: Callable[[], None]) -> int:
+        """Write the results of a video or camera, calling `tick` at each frame; return how many there were."""
+        outputs = item.outputs(self.out, self.save)
+        parts = {kind: path.with_name(f'.part-{path.name}') for kind, path in outputs.items()}
+        try:
+            for part in parts.values():
+                _remove(part)  # of a run that was killed
+                part.parent.mkdir(parents=True, exist_ok=True)
+            counts = self._frames(parts, frames, tick)
+            if not counts:
+                raise UnreadableVideo(f'{item.source} has no frame that can be read')
+            if 'area' in parts:
+                facts = {'source': str(item.source), 'frames_per_second': frames.rate, 'frames': len(counts)}
+                each = [count.tolist() for count in counts]
+                self._write_areas(parts['area'], facts, np.sum(counts, axis=0), pixels_by_frame=each)
+            for kind, part in parts.items():
+                _remove(outputs[kind])
+                os.replace(part, outputs[kind])
+        except OSError as error:
+            raise FileError(f'the results of {item.source} cannot be written ({error.strerror or error})') from error
+        finally:
+            for part in parts.values():
+                _remove(part)
+        return len(counts)
+
+    def _frames(self, parts: Mapping[str, Path], frames: _Frames, tick: Callable[[], None]) -> list[Any]:
+        """Write frame by frame until the end or, where that never comes, Ctrl-C; return the pixels of each class."""
+        counts: list[Any] = []
+        movies: dict[str, cv2.VideoWriter] = {}
+        try:
+            with closing(self.segmenter.stream(iter(frames), readers=1)) as results:
+                for number, result in enumerate(results):
+                    for kind in parts.keys() & {'colour', 'overlay'}:
+                        if kind not in movies:
+                            movies[kind] = _movie(parts[kind], frames.rate, result.mask.shape)
+                        movies[kind].write(cv2.cvtColor(self._picture(kind, result), cv2.COLOR_RGB2BGR))
+                    if 'index' in parts:
+                        with atomic_write(parts['index'] / f'{number:06d}.png') as file:
+                            file.write(self._encode('index', result))
+                    counts.append(self._count(result.mask))
+                    tick()
+        except KeyboardInterrupt:
+            if not frames.live:
+                raise
+        finally:
+            for movie in movies.values():
+                movie.release()
+        for kind in movies:
+            with parts[kind].open('ab') as file:  # a box that players skip: its length, kind and content
+                file.write((8 + len(self.key)).to_bytes(4, 'big') + b'free' + self.key.encode())
+        return counts
+
+    def _count(self, mask: Mask) -> Any:
+        return np.bincount(mask.ravel(), minlength=len(self.segmenter.classes))
+
+    def _write_areas(self, path: Path, facts: dict[str, Any], pixels: Any, **more: Any) -> None:
+        total = int(pixels.sum())
+        classes = [
+            {'index': index, 'name': name, 'pixels': int(count), 'share': int(count) / total}
+            for index, (name, count) in enumerate(zip(self.segmenter.classes, pixels, strict=True))
+        ]
+        write_text(json.dumps({'settings': self.key, **facts, 'classes': classes, **more}) + '\n', path)
+
+    def _picture(self, kind: str, result: Segmented) -> Array:
+        if kind == 'colour':
+            return self.segmenter.colour(result.mask)
+        return self.segmenter.overlay(result.image, result.mask)
+
+    def _encode(self, kind: str, result: Segmented) -> bytes:
+        """Return the bytes of an image file; up to 256 colours are a palette's, which is small and quick to write."""
+        if kind == 'index':
+            picture = Image.fromarray(result.mask)  # 8 bits, above 256 classes 16
+        elif kind == 'colour' and len(self.segmenter.palette) <= 256:
+            picture = Image.fromarray(result.mask)
+            picture.putpalette(self.segmenter.palette.tobytes())
+        else:
+            picture = Image.fromarray(self._picture(kind, result))
+        file = io.BytesIO()
+        if kind == 'overlay':
+            picture.save(file, 'JPEG', quality=90, comment=self.key)
+        else:
+            note = PngInfo()
+            note.add_text('settings', self.key)
+            picture.save(file, 'PNG', compress_level=1, pnginfo=note)
+        return file.getvalue()
+
+
+def _movie(path: Path, rate: float, size: tuple[int, ...]) -> cv2.VideoWriter:
+    height, width = size
+    movie = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
+    if not movie.isOpened():
+        raise FileError(f'{path} cannot be written as a video of {width}x{height} at {rate:g} frames a second')
+    return movie
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

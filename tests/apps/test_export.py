@@ -1,0 +1,126 @@
+"""tools/export.py on a converted segmentor, its files in every runtime, and what a user can do wrong."""
+
+import json
+import shutil
+import sys
+
+import pytest
+from mmengine.config import Config
+from mmseg.apis import inference_model, init_model
+
+from repvgg_seg.apps.export import default_size
+from repvgg_seg.runtime.segmenter import Segmenter
+from tests.conftest import fails, latest, tool
+
+
+@pytest.fixture(scope='module')
+def exported(deployed, demo_data, tmp_path_factory):
+    """The model in each kind of file."""
+    folder = tmp_path_factory.mktemp('exported')
+    for to, name in (('onnx', 'm.onnx'), ('openvino', 'm.xml'), ('exported-program', 'm.pt2')):
+        argv = [deployed, '--to', to, '--out', folder / name, '--images', demo_data / 'leftImg8bit/val']
+        assert tool('export')([str(arg) for arg in argv]) == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ('name', 'backend'),
+    [('m.onnx', 'onnxruntime'), ('m.onnx', 'openvino'), ('m.xml', 'openvino'), ('m.pt2', 'torch')],
+)
+def test_masks_of_held_out_images_are_those_of_the_train_time_model_in_stock_mmseg(
+    name: str, backend: str, exported, tiny_config, trained, demo_data, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    model = init_model(str(tiny_config), str(latest(trained).parent / max(trained.glob('best_*')).name), device='cpu')
+    segmenter = Segmenter(exported / name, backend=backend)
+    images = sorted((demo_data / 'leftImg8bit/val').rglob('*.png'))
+    equal = [
+        (segmenter(str(image)) == inference_model(model, str(image)).pred_sem_seg.data[0].numpy()) for image in images
+    ]
+    assert len(images) == 4 and sum(e.sum() for e in equal) / sum(e.size for e in equal) >= 0.9999
+    assert segmenter.classes[0] == 'road' and segmenter.palette[0].tolist() == [128, 64, 128]
+
+
+def test_the_report_says_what_was_compared(exported, deployed) -> None:
+    report = json.loads((exported / 'm.onnx.report.json').read_text())
+    assert report['parity']['images'] == 6  # two synthetic ones, and those of --images
+    assert report['parity']['agreement'] >= 0.9999 and report['parity']['max_rel'] < 1e-5
+    assert report['metadata']['input'] == [1, 64, 128, 3] and report['metadata']['num_classes'] == 19
+    recorded = json.loads((deployed / 'report.json').read_text())['deployed']
+    assert report['metadata']['source'] == {'file': 'deploy.pth', 'sha256': recorded['sha256']}
+
+
+def test_the_file_stands_beside_the_model_unless_told_otherwise(deployed, tmp_path, capsys) -> None:
+    shutil.copytree(deployed, tmp_path / 'model')
+    argv = [str(tmp_path / 'model'), '--to', 'exported-program', '--precision', 'bf16']
+    assert tool('export')([*argv, '--size', '32x64', '--image-size', '48x80', '--batch', 'dynamic']) == 0
+    said = capsys.readouterr().out
+    assert 'model_bf16.pt2' in said and 'images dynamicx48x80x3, bf16' in said
+    assert 'of the pixels lead by more than rounding' in said
+    assert (tmp_path / 'model/model_bf16.pt2.report.json').is_file()
+
+
+@pytest.mark.parametrize(
+    ('change', 'size'),
+    [
+        ({}, (64, 128)),  # the training crop, as the tiny config's test pipeline does not resize
+        ({'test_pipeline': [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(200, 100))]}, (100, 200)),
+        ({'model.test_cfg': dict(mode='slide', crop_size=(48, 96), stride=(32, 64))}, (48, 96)),
+        ({'model.data_preprocessor.size': None}, None),
+    ],
+)
+def test_the_size_is_that_of_the_test_pipeline(change: dict, size, deployed) -> None:
+    cfg = Config.fromfile(deployed / 'deploy.py')
+    for key, value in change.items():
+        cfg.merge_from_dict({key: value})
+    if size:
+        assert default_size(cfg) == size
+    else:
+        with pytest.raises(ValueError, match='the config tells no size of images: give one with --size'):
+            default_size(cfg)
+
+
+def test_folders_that_hold_something_else(capsys, deployed, trained, tmp_path) -> None:
+    def said(folder, *options: object) -> str:
+        before = sorted(tmp_path.rglob('*'))
+        text = fails(capsys, 'export', folder, '--to', 'onnx', *options)
+        assert sorted(tmp_path.rglob('*')) == before  # nothing was written
+        return text
+
+    model = tmp_path / 'model'
+    assert f'{model} is no folder: name a folder that tools/convert_deploy.py wrote' in said(model)
+    assert 'holds no deploy.py and no deploy.pth and no report.json' in said(trained)
+    shutil.copytree(deployed, model)
+    whole = (model / 'deploy.pth').read_bytes()
+    (model / 'deploy.pth').write_bytes(whole[:-100])
+    assert 'deploy.pth is not the file that' in said(model)
+    (model / 'deploy.pth').write_bytes(whole)
+    (model / 'report.json').write_text('{')
+    assert 'report.json cannot be read: convert the model again' in said(model)
+    (model / 'deploy.py').unlink()
+    assert 'so it is a classifier' in said(model)
+    shutil.copy(deployed / 'report.json', model)
+    text = (deployed / 'deploy.py').read_text()
+    (model / 'deploy.py').write_text(text.replace('deploy=True', 'deploy=False'))
+    assert 'does not describe a deployed model' in said(model)
+    (model / 'deploy.py').write_text(f"{text}\nmodel['data_preprocessor']['test_cfg'] = dict(size_divisor=32)\n")
+    assert 'pads images for the test (data_preprocessor.test_cfg)' in said(model)
+
+
+def test_options_that_do_not_fit(capsys, deployed, tmp_path, monkeypatch) -> None:
+    def said(*options: object) -> str:
+        return fails(capsys, 'export', deployed, '--to', *options)
+
+    assert "there is no target 'tflite': choose one of onnx, openvino, exported-program" in said('tflite')
+    assert "onnx cannot be exported in 'bf16', only in fp32, fp16" in said('onnx', '--precision', 'bf16')
+    assert 'sizes and batches begin at 1' in said('onnx', '--size', '0x64')
+    assert "unknown output 'boxes'" in said('onnx', '--output', 'boxes')
+    assert 'm.bin must end in .xml' in said('openvino', '--out', tmp_path / 'm.bin')
+    assert 'gone.png does not exist' in said('onnx', '--images', tmp_path / 'gone.png')
+    (tmp_path / 'empty').mkdir()
+    assert 'empty holds no image' in said('onnx', '--images', tmp_path / 'empty')
+    monkeypatch.setitem(sys.modules, 'openvino', None)
+    assert "`pip install 'repvgg-seg[export]'` brings it" in said('openvino', '--out', tmp_path / 'm.xml')
+    with pytest.raises(SystemExit):
+        tool('export')([str(deployed), '--to', 'onnx', '--batch', 'many'])
+    assert "'many' is neither a number nor 'dynamic'" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""Image files of every kind become what mmcv's reader shows a segmentor in training."""
+
+import io
+import warnings
+
+import cv2
+import mmcv
+import numpy as np
+import pytest
+from PIL import Image
+
+from repvgg_seg.files import FileError
+from repvgg_seg.runtime import images
+from repvgg_seg.runtime.images import read_image
+from tests.local_graph import images as noise
+
+RGB = noise(45, 67)[0]
+
+
+def exif(orientation: int) -> Image.Exif:
+    values = Image.Exif()
+    values[0x112] = orientation
+    return values
+
+
+def picture(mode: str) -> Image.Image:
+    return Image.fromarray(RGB).convert(mode)
+
+
+KINDS = {
+    'rgb.png': picture('RGB'),
+    'grey.png': picture('L'),
+    'grey_alpha.png': picture('LA'),
+    'rgba.png': Image.fromarray(np.dstack([RGB, RGB[..., :1]])),
+    'palette.png': picture('P'),
+    'bits.png': picture('1'),
+    'cmyk.jpg': picture('CMYK'),
+    'cmyk.tif': picture('CMYK'),
+    'rgb.jpg': picture('RGB'),
+    'rgb.webp': picture('RGB'),
+    'rgb.gif': picture('RGB'),
+    'rgb.bmp': picture('RGB'),
+    'one.png': Image.fromarray(RGB[:1, :1]),
+}
+
+
+@pytest.mark.parametrize('name', KINDS)
+def test_every_kind_is_read_as_in_training(tmp_path, name) -> None:
+    KINDS[name].save(tmp_path / name)
+    image = read_image(tmp_path / name)
+    assert image.dtype == np.uint8 and image.flags.c_contiguous and image.flags.writeable
+    reference = mmcv.imread(str(tmp_path / name), channel_order='rgb')
+    # Of CMYK in a JPEG file, the two libraries round differently.
+    assert np.abs(image.astype(int) - reference).max() <= (name == 'cmyk.jpg')
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('suffix', ['jpg', 'png'])
+def test_every_orientation_is_upright(tmp_path, orientation, suffix) -> None:
+    path = tmp_path / f'x.{suffix}'
+    Image.fromarray(RGB).save(path, exif=exif(orientation))
+    assert np.array_equal(read_image(path), mmcv.imread(str(path), channel_order='rgb'))
+    assert read_image(path).shape == ((45, 67, 3) if orientation < 5 else (67, 45, 3))
+
+
+@pytest.mark.parametrize('suffix', ['png', 'tif'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_of_sixteen_bits_the_upper_eight_count(tmp_path, suffix, channels) -> None:
+    path = tmp_path / f'x.{suffix}'
+    wide = RGB[..., :channels].astype(np.uint16) * 256 + 200
+    cv2.imwrite(str(path), wide[..., ::-1])
+    assert np.array_equal(read_image(path), np.broadcast_to(RGB[..., :channels], RGB.shape))
+
+
+def test_an_older_pillow_opens_sixteen_bits_as_thirty_two(tmp_path, monkeypatch) -> None:
+    Image.fromarray(RGB[..., 0].astype(np.uint16) * 256).save(tmp_path / 'x.png')
+    opened = Image.open(tmp_path / 'x.png')
+    old = opened.convert('I')
+    old.format = 'PNG'
+    monkeypatch.setattr(images, '_open', lambda path: old)
+    assert np.array_equal(read_image(tmp_path / 'x.png')[..., 1], RGB[..., 0])
+
+
+def broken(name: str) -> bytes:
+    file = io.BytesIO()
+    picture('RGB').save(file, name)
+    return file.getvalue()[:-400]
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        (b'', r'x is empty: copy it again'),
+        (b'hello', r'x is no image of a known format'),
+        (broken('JPEG'), r'x cannot be read, it is damaged or cut short \(image file is truncated'),
+        (broken('PNG'), r'x cannot be read, it is damaged or cut short'),
+        (broken('BMP'), r'x cannot be read, it is damaged or cut short'),
+    ],
+)
+def test_a_broken_file_is_told(tmp_path, content, message) -> None:
+    (tmp_path / 'x').write_bytes(content)
+    with pytest.raises(FileError, match=message):
+        read_image(tmp_path / 'x')
+
+
+def test_what_cannot_be_read_is_told(tmp_path, monkeypatch) -> None:
+    with pytest.raises(FileNotFoundError, match=r'none\.png does not exist: check the path'):
+        read_image(tmp_path / 'none.png')
+    with pytest.raises(FileError, match='is a folder, not an image'):
+        read_image(tmp_path)
+    with pytest.raises(ValueError, match=r'an image is a path or an array .* of uint8 in RGB, not of type Image'):
+        read_image(Image.fromarray(RGB))
+    with pytest.raises(FileError, match=r'y cannot be read \(Not a directory\)'):
+        (tmp_path / 'x').write_text('a file')
+        read_image(tmp_path / 'x' / 'y')
+    Image.fromarray(np.ones((4, 4), np.int32)).save(tmp_path / 'x.tif')
+    with pytest.raises(FileError, match='32 bits a pixel'):
+        read_image(tmp_path / 'x.tif')
+    Image.fromarray(RGB).save(tmp_path / 'x.png')
+    monkeypatch.setattr(images, 'MAX_PIXELS', 67 * 45 - 1)
+    with pytest.raises(FileError, match=r'claims 67x45 pixels, more than are decoded at once'):
+        read_image(tmp_path / 'x.png')
+
+
+def test_pillows_own_limit_does_not_count_and_stays(tmp_path, monkeypatch) -> None:
+    Image.fromarray(RGB).save(tmp_path / 'x.png')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 9)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        assert np.array_equal(read_image(tmp_path / 'x.png'), RGB)
+    assert Image.MAX_IMAGE_PIXELS == 9

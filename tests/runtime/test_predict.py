@@ -1,0 +1,372 @@
+"""tools/predict.py: what is found, written, left out and gone on with."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from repvgg_seg import Segmenter
+from repvgg_seg.runtime import predict as prediction
+from repvgg_seg.runtime.predict import find_inputs, predict, share
+from tests.conftest import tool
+from tests.local_graph import METADATA, images, truth
+
+IMAGE = images(64, 96)[0]
+
+
+def save(path: Path, image: np.ndarray = IMAGE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)
+    return path
+
+
+def movie(path: Path, frames: np.ndarray) -> Path:
+    height, width = frames.shape[1:3]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'MJPG'), 10, (width, height))
+    for frame in frames:
+        writer.write(np.ascontiguousarray(frame[..., ::-1]))
+    writer.release()
+    return path
+
+
+def files(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob('*') if path.is_file()}
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# ---- what is found
+
+
+def names(*words: str, out: str = 'out') -> list[str]:
+    return [i.name.as_posix() for i in find_inputs(words, Path(out))]
+
+
+def test_results_mirror_the_folders_of_the_inputs(here) -> None:
+    for name in ('a/x.png', 'a/deep/y.JPG', 'a/z.mp4', 'b/x.png', 'a/readme.txt', 'a/.hidden.png', 'a/.git/z.png'):
+        save(here / 'a/x.png')
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).touch()
+    assert names('a') == ['deep/y', 'x', 'z']
+    assert names('a', 'b') == ['a/deep/y', 'a/x', 'a/z', 'b/x']
+    assert names('a/x.png') == ['x']
+    assert names('a/x.png', 'b/x.png') == ['a/x', 'b/x']
+    assert names('*/x.png') == ['a/x', 'b/x']
+    assert names('a/**/*.JPG') == ['deep/y']
+    assert names('a', 'a/x.png', '../' + here.name + '/a') == ['deep/y', 'x', 'z']  # each once
+    save(here / 'a/overlay/x.jpg')
+    assert names('a', out='a') == ['deep/y', 'x', 'z']  # what it wrote itself is no input
+    assert names('a', out='.') == ['deep/y', 'overlay/x', 'x', 'z']
+    assert names('a/readme.txt') == ['readme']  # who names a file means it
+
+
+def test_files_that_differ_in_the_suffix_keep_it(here) -> None:
+    for name in ('x.png', 'x.jpg', 'y.png'):
+        save(here / name)
+    assert names('.') == ['x.jpg', 'x.png', 'y']
+
+
+@pytest.mark.parametrize(
+    ('there', 'expected'),
+    [
+        # A suffix kept may be another's name.
+        ('x.png x.bmp x.png.png', 'x.bmp x.png x.png.png'),
+        # The frames of a video are in a folder of its name.
+        ('trip.avi trip/frame7.png', 'trip.avi trip/frame7'),
+        ('deep/trip.avi deep/trip/a/b.png', 'deep/trip.avi deep/trip/a/b'),
+        # The folder of a video's frames has the name of an image's mask.
+        ('x.png.mp4 x.bmp', 'x.bmp x.png.mp4'),
+        # A mask has the name of a folder.
+        ('a.bmp a.png/x.jpg', 'a.bmp a.png/x'),
+        ('trip.avi trips/x.png', 'trip trips/x'),
+    ],
+)
+def test_no_result_meets_those_of_another_input(here, there, expected) -> None:
+    for name in there.split():
+        (here / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / 'in' / name).touch()
+    assert sorted(names('in')) == expected.split()
+
+
+def test_names_that_meet_whatever_is_done(here) -> None:
+    assert names('0', '0') == ['camera0']
+    with pytest.raises(ValueError, match='results of rtsp://h/a_b and rtsp://h/a-b would have the same name'):
+        names('rtsp://h/a-b', 'rtsp://h/a_b')
+    save(here / 'in/camera0/x.png')
+    with pytest.raises(ValueError, match=r'results of 0 and .*x\.png would have the same name'):
+        names('in', '0')
+
+
+def test_a_glob_finds_no_results_of_an_earlier_run(here) -> None:
+    for name in ('a/x.png', 'masks/index/a/x.png', 'masks/colour/a/x.png', 'masks/other.png'):
+        save(here / name)
+    assert names('**/*.png', out='masks') == ['a/x', 'masks/other']
+    assert names('*', out='masks') == ['a/x', 'masks/other']
+
+
+def test_a_name_with_the_signs_of_a_glob_is_a_name(here) -> None:
+    save(here / 'x[1].png')
+    assert names('x[1].png') == ['x[1]']
+
+
+def test_cameras_and_streams(here) -> None:
+    camera, stream = find_inputs(['0', 'rtsp://host:1/x'], Path('out'))
+    assert (camera.source, camera.name, camera.video) == (0, Path('camera0'), True)
+    assert (stream.source, stream.name, stream.video) == ('rtsp://host:1/x', Path('rtsp___host_1_x'), True)
+
+
+def test_inputs_that_are_not_there(here) -> None:
+    (here / 'empty').mkdir()
+    for word in ('empty', '*.png'):
+        with pytest.raises(FileNotFoundError, match=f'there is no image or video in {re.escape(word)}: check'):
+            find_inputs([word], Path('out'))
+    with pytest.raises(FileNotFoundError, match=r'none\.png does not exist: check the path'):
+        find_inputs(['none.png'], Path('out'))
+
+
+@pytest.mark.parametrize('world', [1, 2, 3, 7])
+def test_processes_share_the_inputs(here, world) -> None:
+    for n in range(5):
+        save(here / f'{n}.png')
+    inputs = find_inputs(['.'], Path('out'))
+    shares = [share(inputs, {'RANK': str(rank), 'WORLD_SIZE': str(world)}) for rank in range(world)]
+    assert sorted((i for part, *_ in shares for i in part), key=str) == sorted(inputs, key=str)
+    assert max(len(part) for part, *_ in shares) - min(len(part) for part, *_ in shares) <= 1
+    assert [numbers for _, *numbers in shares] == [[rank, world] for rank in range(world)]
+    assert share(inputs, {}) == (inputs, 0, 1)
+
+
+def test_ranks_that_do_not_fit() -> None:
+    with pytest.raises(ValueError, match='RANK=2 and WORLD_SIZE=2 are not those of a process among several'):
+        share([], {'RANK': '2', 'WORLD_SIZE': '2'})
+
+
+# ---- what is written
+
+
+def test_index_colour_overlay_and_area(here, local_files, capsys) -> None:
+    save(here / 'in/deep/x.png')
+    assert tool('predict')([str(local_files['.onnx']), 'in', '--out', 'out']) == 0
+    assert '1 images segmented in openvino; results: out' in capsys.readouterr().out
+    assert files(here / 'out') == {
+        'predict.json', 'index/deep/x.png', 'colour/deep/x.png', 'overlay/deep/x.jpg', 'area/deep/x.json',
+    }  # fmt: skip
+    mask, palette = truth(IMAGE), np.array(METADATA.palette, np.uint8)
+    index = Image.open('out/index/deep/x.png')
+    assert index.mode == 'L' and np.array_equal(np.asarray(index), mask)
+    assert np.array_equal(cv2.imread('out/colour/deep/x.png')[..., ::-1], palette[mask])
+    overlay = np.asarray(Image.open('out/overlay/deep/x.jpg')).astype(int)
+    assert np.abs(overlay - (IMAGE / 2 + palette[mask] / 2)).mean() < 8  # JPEG
+    area = json.loads((here / 'out/area/deep/x.json').read_text())
+    assert area['source'] == str(here / 'in/deep/x.png') and area['size'] == [64, 96]
+    for n, entry in enumerate(area['classes']):
+        pixels = int((mask == n).sum())
+        assert entry == {'index': n, 'name': METADATA.classes[n], 'pixels': pixels, 'share': pixels / 6144}
+
+
+def test_of_300_classes_the_index_has_sixteen_bits(here, many_classes) -> None:
+    save(here / 'x.png')
+    assert tool('predict')([str(many_classes), 'x.png', '--out', 'out', '--save', 'index', 'colour']) == 0
+    index = np.asarray(Image.open('out/index/x.png'))
+    assert index.max() > 255 and index.dtype == np.uint16
+    assert np.array_equal(np.asarray(Image.open('out/colour/x.png')), Segmenter(many_classes).palette[index])
+
+
+def test_bad_files_are_left_out_and_told_at_the_end(here, local_files, capsys) -> None:
+    for name in ('a.png', 'c.png'):
+        save(here / name)
+    for name in ('b.png', 'd.mp4'):
+        (here / name).write_text('no image')
+    assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out']) == 1
+    said = capsys.readouterr()
+    assert '2 images segmented' in said.out
+    assert f'left out: {here}/b.png is no image of a known format' in said.err
+    assert f'left out: {here}/d.mp4 cannot be opened as a video' in said.err
+    assert {name for name in files(here / 'out') if 'index' in name} == {'index/a.png', 'index/c.png'}
+
+
+def test_bad_files_do_not_end_the_other_processes(here, local_files, monkeypatch, capsys) -> None:
+    save(here / 'a.png')
+    (here / 'b.png').write_text('no image')
+    monkeypatch.setenv('RANK', '1')
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out']) == 0
+    assert f'left out: {here}/b.png is no image of a known format' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('words', 'message'),
+    [
+        (['none.png'], 'none.png does not exist: check the path'),
+        (['x.png', '--overlap', '99'], 'tiles of 64x96 cannot overlap by 99 pixels'),
+        (['x.png', '--frames', '0'], 'there is nothing to do with 0 frames'),
+    ],
+)
+def test_what_cannot_work_is_one_sentence(here, local_files, capsys, words, message) -> None:
+    save(here / 'x.png')
+    assert tool('predict')([str(local_files['.xml']), *words, '--out', 'out']) == 2
+    assert message in capsys.readouterr().err
+    assert not files(here / 'out') - {'predict.json'}
+
+
+# ---- going on
+
+
+def test_what_is_finished_is_left_out(here, local_files, capsys) -> None:
+    argv = [str(local_files['.xml']), 'in', '--out', 'out']
+    for n in range(3):
+        save(here / f'in/{n}.png')
+    assert tool('predict')(argv) == 0
+    times = {name: os.stat(here / 'out' / name).st_mtime_ns for name in files(here / 'out') - {'predict.json'}}
+    (here / 'out/overlay/1.jpg').unlink()
+    capsys.readouterr()
+    assert tool('predict')(argv) == 0
+    assert '1 images segmented in openvino, 2 inputs were finished before' in capsys.readouterr().out
+    again = {name: os.stat(here / 'out' / name).st_mtime_ns for name in times}
+    assert {name for name in times if again[name] != times[name]} == {
+        'index/1.png', 'colour/1.png', 'overlay/1.jpg', 'area/1.json',
+    }  # fmt: skip
+    assert tool('predict')([*argv, '--overwrite']) == 0
+    assert '3 images segmented' in capsys.readouterr().out
+
+
+def test_results_of_other_models_and_settings_do_not_mix(here, local_files, many_classes, capsys) -> None:
+    save(here / 'x.png')
+    assert tool('predict')([str(local_files['.xml']), 'x.png', '--out', 'out']) == 0
+    for argv in (
+        [str(many_classes)],
+        [str(local_files['.xml']), '--overlap', '8'],
+        [str(local_files['.xml']), '--fit', 'resize'],
+    ):
+        assert tool('predict')([argv[0], 'x.png', '--out', 'out', *argv[1:]]) == 2
+        assert 'out holds results of another model or other settings' in capsys.readouterr().err
+    # The same network in another file is no other model.
+    assert tool('predict')([str(local_files['.onnx']), 'x.png', '--out', 'out']) == 0
+    assert tool('predict')([str(many_classes), 'x.png', '--out', 'out', '--overwrite']) == 0
+    assert np.asarray(Image.open('out/index/x.png')).max() > 255
+
+
+@pytest.mark.parametrize('kind', ['index', 'colour', 'overlay', 'area'])
+def test_an_interrupted_overwrite_goes_on_to_the_end(here, local_files, monkeypatch, capsys, kind) -> None:
+    for n in range(6):
+        save(here / f'in/{n}.png', images(128, 96)[0])
+    movie(here / 'in/trip.avi', images(128, 96, 2))
+    model, kinds = str(local_files['.xml']), ['--save', kind]
+    assert tool('predict')([model, 'in', '--out', 'out', *kinds]) == 0
+    other = [model, 'in', '--fit', 'resize', *kinds]
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction.Progress, 'advance', interrupt_after(1))
+        assert tool('predict')([*other, '--out', 'out', '--overwrite']) == 130
+    assert tool('predict')([*other, '--out', 'out']) == 0
+    capsys.readouterr()
+    assert tool('predict')([*other, '--out', 'out']) == 0
+    assert '0 images segmented in openvino, 7 inputs were finished before' in capsys.readouterr().out
+    assert tool('predict')([*other, '--out', 'anew']) == 0
+    assert files(here / 'out') == files(here / 'anew')
+    for name in files(here / 'anew'):
+        assert (here / 'out' / name).read_bytes() == (here / 'anew' / name).read_bytes(), name
+
+
+# ---- videos
+
+
+def test_a_video_gives_frames_videos_and_areas(here, local_files) -> None:
+    frames = images(64, 96, 5)
+    movie(here / 'trip.avi', frames)
+    assert tool('predict')([str(local_files['.xml']), 'trip.avi', '--out', 'out', '--frames', '4']) == 0
+    assert files(here / 'out') == {
+        'predict.json', 'colour/trip.mp4', 'overlay/trip.mp4', 'area/trip.json',
+        *(f'index/trip/{n:06d}.png' for n in range(4)),
+    }  # fmt: skip
+    mask = np.asarray(Image.open('out/index/trip/000002.png'))
+    assert (mask == truth(frames[2])).mean() > 0.9  # the video is a JPEG for each frame
+    area = json.loads((here / 'out/area/trip.json').read_text())
+    assert area['frames'] == 4 and area['frames_per_second'] == 10
+    assert area['pixels_by_frame'][2] == np.bincount(mask.ravel(), minlength=4).tolist()
+    assert sum(entry['pixels'] for entry in area['classes']) == 4 * 64 * 96
+    capture = cv2.VideoCapture('out/overlay/trip.mp4')
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.read()[1].shape == (64, 96, 3)
+    assert (
+        np.abs(
+            capture.read()[1][..., ::-1] / 1.0
+            - (frames[1] / 2 + Segmenter(local_files['.xml']).colour(truth(frames[1])) / 2)
+        ).mean()
+        < 12
+    )
+
+
+class Camera:
+    """Frames until Ctrl-C is pressed."""
+
+    def __init__(self, source: object) -> None:
+        self.source, self.left = source, 3
+
+    def isOpened(self) -> bool:
+        return True
+
+    def get(self, what: int) -> float:
+        return 0.0
+
+    def read(self) -> tuple[bool, np.ndarray]:
+        return True, np.ascontiguousarray(IMAGE[..., ::-1])
+
+    def release(self) -> None:
+        self.source = None
+
+
+def interrupt_after(frames: int):
+    """Return a `tick` of a progress bar that is a user pressing Ctrl-C."""
+    left = iter(range(frames))
+
+    def tick(*_: object) -> None:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+
+    return tick
+
+
+def test_a_camera_runs_until_ctrl_c_and_its_files_are_whole(here, local_files, monkeypatch) -> None:
+    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    monkeypatch.setattr(prediction.Progress, 'advance', interrupt_after(5))
+    assert tool('predict')([str(local_files['.xml']), '0', '--out', 'out', '--save', 'index', 'overlay']) == 0
+    assert files(here / 'out') == {
+        'predict.json', 'overlay/camera0.mp4', *(f'index/camera0/{n:06d}.png' for n in range(6)),
+    }  # fmt: skip
+    assert np.array_equal(np.asarray(Image.open('out/index/camera0/000005.png')), truth(IMAGE))
+
+
+def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_anew(here, local_files, monkeypatch) -> None:
+    movie(here / 'trip.avi', images(64, 96, 5))
+    argv = [str(local_files['.xml']), 'trip.avi', '--out', 'out']
+    with monkeypatch.context() as patch:
+        patch.setattr(prediction.Progress, 'advance', interrupt_after(2))
+        assert tool('predict')(argv) == 130
+    assert files(here / 'out') == {'predict.json'}
+    (here / 'out/index/.part-trip').mkdir(parents=True)  # of a run that was killed
+    (here / 'out/index/.part-trip/000099.png').touch()
+    assert tool('predict')(argv) == 0
+    assert len(files(here / 'out/index')) == 5
+
+
+def test_a_disk_that_is_full_is_no_unreadable_file(here, local_files, monkeypatch, capsys) -> None:
+    save(here / 'x.png')
+    (here / 'out').mkdir()
+    (here / 'out/index').write_text('in the way')
+    assert tool('predict')([str(local_files['.xml']), 'x.png', '--out', 'out']) == 2
+    assert 'x.png cannot be written' in capsys.readouterr().err
+
+
+def test_summary_counts(here, local_files) -> None:
+    save(here / 'x.png')
+    inputs = find_inputs(['.'], here / 'out')
+    summary = predict(Segmenter(local_files['.xml']), inputs, here / 'out', quiet=True)
+    assert (summary.segmented, summary.finished, summary.unreadable) == (1, 0, {})
