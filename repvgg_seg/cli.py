@@ -1,39 +1,92 @@
-"""What the command lines share: how values are read, errors as one sentence."""
+"""The command `repvgg-seg`: a table of commands, the options that they share, and errors as one sentence.
+
+A command is a module with `add_arguments(parser)` and `main(args)`, which returns an exit status or None for 0; its
+docstring is its help. The module is imported when it is called, so that listing the commands takes no time.
+"""
 
 from __future__ import annotations
 
 import argparse
-import functools
+import difflib
+import importlib
 import os
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NoReturn
 
-from .doctor import check_distributions
+from .doctor import RUNTIME, check_distributions
+from .environment import is_runtime_only
 
 TRACEBACK_VARIABLE = 'REPVGG_SEG_TRACEBACK'
 
 
-def option(text: str) -> str:
-    """Read one KEY=VALUE of --cfg-options.
+@dataclass(frozen=True)
+class Command:
+    """Where a command is, what it does in a line, and the distributions that it needs (None: all of ours)."""
 
-    Raises:
-        ArgumentTypeError: there is no `=` in it.
-    """
-    if '=' not in text:
-        raise argparse.ArgumentTypeError(f'{text!r} is not of the form KEY=VALUE')
-    return text
+    module: str
+    summary: str
+    needs: Collection[str] | None = None
 
 
-def add_cfg_options(parser: argparse.ArgumentParser, action: type[argparse.Action]) -> None:
-    """Declare --cfg-options; `action` is mmengine's DictAction, which only floor 3 and the tools import."""
+GROUPS: Mapping[str, Mapping[str, Command]] = {
+    'data': {
+        'demo-data': Command('apps.demo_data', "draw a small data set of streets in Cityscapes' layout", RUNTIME),
+        'check-dataset': Command('apps.check_dataset', 'look at every image and mask, and say what is wrong'),
+        'browse-dataset': Command('apps.browse_dataset', 'draw what the network sees of a data set'),
+        'convert-masks': Command('apps.convert_masks', 'turn masks of colours into masks of class indices', RUNTIME),
+        'make-train-ids': Command('apps.make_train_ids', "make Cityscapes' training masks from its labels", RUNTIME),
+        'cache-dataset': Command('apps.cache_dataset', 'decode the images of a training once'),
+    },
+    'training': {
+        'configs': Command('apps.configs', 'list the shipped configs, or write one that stands alone'),
+        'train': Command('apps.train', 'train a segmentor'),
+        'test': Command('apps.test', 'evaluate a segmentor'),
+        'pretrain-imagenet': Command('apps.pretrain_imagenet', 'train or evaluate an ImageNet classifier'),
+        'download-weights': Command('apps.download_weights', 'download released ImageNet weights'),
+        'convert-weights': Command('apps.convert_weights', "rename weights for the authors' code, OpenMMLab or timm"),
+    },
+    'deployment': {
+        'convert-deploy': Command('apps.convert_deploy', 'convert to plain 3x3 convolutions and prove it equal'),
+        'export': Command('apps.export', 'write one file that runs without this package, and prove it equal'),
+        'predict': Command('apps.predict', 'segment images, videos and cameras with an exported file', RUNTIME),
+    },
+    'machine': {
+        'benchmark': Command('apps.benchmark', 'measure speed and memory, by name of the comparison'),
+        'doctor': Command('doctor', 'say what is installed, and what is wrong with it', ()),
+    },
+}
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+
+
+# ---- what commands share
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Declare --workers."""
+    parser.add_argument('--workers', type=int, metavar='N', help='how many work at once (default: one a processor)')
+
+
+def add_runner_options(parser: argparse.ArgumentParser, *, work_dir: str) -> None:
+    """Declare what commands have in common that run mmengine's runner; `work_dir` is the default of --work-dir."""
+    parser.add_argument('--work-dir', metavar='DIR', help=f'where logs and checkpoints go (default: {work_dir})')
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        type=option,
-        action=action,
-        metavar='KEY=VALUE',
-        help='change config values, e.g. data_root=DIR train_cfg.max_iters=100',
+        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
     )
+    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # of torch.distributed.launch
+
+
+def add_training_options(parser: argparse.ArgumentParser) -> None:
+    """Declare --resume and --amp."""
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='latest',
+        metavar='CHECKPOINT',
+        help='go on from a checkpoint, by default from the latest of the work directory',
+    )
+    parser.add_argument('--amp', action='store_true', help='mixed precision: bfloat16, or float16 on GPUs without it')
 
 
 def image_size(text: str) -> tuple[int, int]:
@@ -48,63 +101,89 @@ def image_size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def add_runner_options(
-    parser: argparse.ArgumentParser, dict_action: type[argparse.Action], *, training: bool, work_dir: str
-) -> None:
-    """Declare what the tools have in common that run mmengine's runner, whose DictAction is `dict_action`.
+# ---- running one
 
-    `work_dir` is what they do without --work-dir, and `training` adds what only training takes.
-    """
-    parser.add_argument('--work-dir', help=f'where logs and checkpoints go (default: {work_dir})')
-    if training:
-        parser.add_argument(
-            '--resume',
-            nargs='?',
-            const='latest',
-            metavar='CHECKPOINT',
-            help='go on from a checkpoint, by default from the latest of the work directory',
-        )
-        parser.add_argument(
-            '--amp', action='store_true', help='mixed precision: bfloat16, or float16 on GPUs without it'
-        )
-    parser.add_argument(
-        '--launcher',
-        choices=['none', 'pytorch', 'slurm', 'mpi'],
-        default='none',
-        help='how processes were started',
+
+def overview() -> str:
+    """Return the help of `repvgg-seg` itself."""
+    lines = ['usage: repvgg-seg COMMAND ...', '', 'Semantic segmentation with re-parameterized networks.']
+    for group, commands in GROUPS.items():
+        lines += ['', f'{group}:', *(f'  {name:<20}{command.summary}' for name, command in commands.items())]
+    return '\n'.join([*lines, '', '`repvgg-seg COMMAND --help` tells the options of a command.'])
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are told as all others are."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the arguments.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(f'{message} (`{self.prog} --help` lists the options)')
+
+
+def build_parser(name: str) -> Parser:
+    """Return the parser of a command; imports its module."""
+    module = importlib.import_module(f'{__package__}.{COMMANDS[name].module}')
+    parser = Parser(
+        prog=f'repvgg-seg {name}', description=module.__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_cfg_options(parser, dict_action)
-    parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # of torch.distributed.launch
+    module.add_arguments(parser)
+    parser.set_defaults(main=module.main)
+    return parser
 
 
-def command(
-    main: Callable[[list[str] | None], int | None], *, needs: Collection[str] | None = None
-) -> Callable[..., int]:
-    """Turn `main(argv)` into a command that returns an exit status and tells an error in one sentence.
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 2 with an error told in one sentence on stderr, 130 after Ctrl-C.
 
-    The status is what `main` returns or 0, 2 with an error told on stderr, or 130 after Ctrl-C. REPVGG_SEG_TRACEBACK=1
-    shows the traceback. `needs` are the distributions that it cannot do without; None: all of those we require.
+    REPVGG_SEG_TRACEBACK=1 shows the traceback.
     """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ('-h', '--help', 'help'):
+        print(overview(), file=sys.stdout if words else sys.stderr)
+        return 0 if words else 2
+    name, *rest = words
+    if name == '--version':
+        from . import __version__
 
-    @functools.wraps(main)
-    def run(argv: list[str] | None = None) -> int:
-        try:
-            if problems := check_distributions(needs):
-                raise ImportError(' '.join(f'{problem.cause}: {problem.cure}' for problem in problems))
-            return main(argv) or 0
-        except KeyboardInterrupt:
-            sys.stderr.write('\ninterrupted\n')
-            return 130
-        except Exception as error:
-            if os.environ.get(TRACEBACK_VARIABLE):
-                raise
-            message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-            if 'Original Traceback' in message:  # of a data loader's worker: its last line is the error
-                message = message.strip().splitlines()[-1].removeprefix('ValueError: ')
-            sentence = ' '.join(message.split()) or type(error).__name__
-            # Ours and the system's say what is wrong; other libraries' may need the place as well.
-            hint = '' if isinstance(error, (ValueError, OSError)) else f' ({TRACEBACK_VARIABLE}=1 shows where)'
-            sys.stderr.write(f'error: {sentence}{hint}\n')
-            return 2
+        print(f'repvgg-seg {__version__}')
+        return 0
+    if name not in COMMANDS:
+        near = difflib.get_close_matches(name.replace('_', '-'), COMMANDS, 1)
+        hint = f'did you mean {near[0]}?' if near else '`repvgg-seg --help` lists them all'
+        sys.stderr.write(f'error: there is no command {name!r}: {hint}\n')
+        return 2
+    try:
+        _check_installation(name)
+        args = vars(build_parser(name).parse_args(rest))
+        return args.pop('main')(argparse.Namespace(**args)) or 0
+    except KeyboardInterrupt:
+        sys.stderr.write('\ninterrupted\n')
+        return 130
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        sys.stderr.write(f'error: {_sentence(error)}\n')
+        return 2
 
-    return run
+
+def _check_installation(name: str) -> None:
+    needs = COMMANDS[name].needs
+    if needs is None and is_runtime_only():
+        raise ImportError(
+            f'{name} needs torch and OpenMMLab, and this installation only runs exported files: '
+            '`make setup` in a checkout, or `pip install` of a checkout or wheel without --no-deps, brings the rest'
+        )
+    if problems := check_distributions(needs):
+        raise ImportError(' '.join(f'{problem.cause}: {problem.cure}' for problem in problems))
+
+
+def _sentence(error: Exception) -> str:
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    if 'Original Traceback' in message:  # of a data loader's worker: its last line is the error
+        message = message.strip().splitlines()[-1].removeprefix('ValueError: ')
+    sentence = ' '.join(message.split()) or type(error).__name__
+    # Ours and the system's say what is wrong; other libraries' may need the place as well.
+    return sentence if isinstance(error, (ValueError, OSError)) else f'{sentence} ({TRACEBACK_VARIABLE}=1 shows where)'

@@ -1,11 +1,14 @@
-"""Says what is installed, on which devices it runs and what is wrong with it: `python -m repvgg_seg.doctor`.
+"""Say what is installed, on which devices it runs and what is wrong with it, with the command that cures it.
 
-`check_distributions` reads the metadata of installed packages and takes milliseconds: a tool asks it before
-it imports anything heavy. `find_problems` imports every package as well.
+    repvgg-seg doctor
+    python -m repvgg_seg.doctor
+
+The exit status is 1 if something is wrong.
 """
 
 from __future__ import annotations
 
+import argparse
 import base64
 import configparser
 import csv
@@ -18,13 +21,13 @@ import re
 import shlex
 import sys
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .environment import OURS, canonical, cpu, cpu_has_bfloat16, installed_distributions
+from .environment import OURS, canonical, cpu, cpu_has_bfloat16, installed_distributions, is_runtime_only
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -299,7 +302,7 @@ def _versions(installed: Mapping[str, Distribution], needs: Collection[str] | No
         name = canonical(requirement.name)
         if needs is not None and name not in needs:
             continue
-        absent = f'not installed (optional: {OURS}[{extra}])' if extra else 'not installed'
+        absent = f'not installed (only needed to {extra})' if extra else 'not installed'
         yield name, installed[name].version if name in installed else absent
 
 
@@ -333,12 +336,17 @@ def _opencv(installed: Mapping[str, Distribution]) -> str:
     return f'{name} {installed[name].version}, windows: {windows[1] if windows else "unknown"}'
 
 
-def main(argv: Sequence[str] = ()) -> int:
-    """Prints the report and every problem with its cure; the exit code is 1 if there is any.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument(
+        '--runtime', action='store_true', help='only what running exported files needs (default where torch is missing)'
+    )
 
-    With --runtime only what running an exported model needs counts.
-    """
-    needs = RUNTIME if '--runtime' in argv else None
+
+def main(args: argparse.Namespace) -> int:
+    """Print the report and every problem with its cure; the status is 1 if there is any."""
+    runtime = args.runtime or is_runtime_only()
+    needs = RUNTIME if runtime else None
     installed = installed_distributions()
     for name, value in _versions(installed, needs):
         print(f'{name:24}{value}')
@@ -348,7 +356,9 @@ def main(argv: Sequence[str] = ()) -> int:
         print(f'{name:24}{value}')
     print()
     if not problems:
-        print('Everything works together.')
+        print(
+            'Everything works together.' if not runtime else 'Exported files run here. Training needs torch and more.'
+        )
         return 0
     print(f'{len(problems)} problem{"s" if len(problems) > 1 else ""}:')
     for number, problem in enumerate(problems, 1):
@@ -357,4 +367,6 @@ def main(argv: Sequence[str] = ()) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main(sys.argv[1:]))
+    from .cli import main as run
+
+    sys.exit(run(['doctor', *sys.argv[1:]]))

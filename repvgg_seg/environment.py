@@ -33,6 +33,12 @@ def canonical(name: str) -> str:
     return re.sub(r'[-_.]+', '-', name).lower()
 
 
+def is_runtime_only() -> bool:
+    """Whether neither torch nor OpenMMLab is installed: enough to run exported files, and meant for that."""
+    installed = installed_distributions()
+    return not any(name == 'torch' or name.startswith('onedl-') for name in installed)
+
+
 def versions() -> dict[str, str]:
     """Return the versions of this package and of those that decide its results, as far as they are installed."""
     installed = installed_distributions()

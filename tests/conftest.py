@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from repvgg_seg import Variant
+from repvgg_seg.cli import main
 from tests.pretrain.conftest import folders as folders  # a fixture, of several folders' tests
 
 # The networks here are tiny: more threads only wait for each other, for ages on a busy machine.
@@ -60,13 +61,10 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def tool(name: str):
-    """Return the `main` of tools/NAME.py, to be called in this process: starting a new one takes seconds."""
-    path = Path(__file__).resolve().parents[1] / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tools_{name}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def tool(name: str) -> Callable[[list[str]], int]:
+    """Return what tools/NAME.py calls, to be called in this process: starting a new one takes seconds."""
+    command = {'make_demo_data': 'demo-data'}.get(name, name.replace('_', '-'))
+    return lambda argv: main([command, *argv])
 
 
 def fails(capsys, name: str, *argv: object) -> str:

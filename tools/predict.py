@@ -1,78 +1,8 @@
-"""Segment files, folders, globs, videos and cameras with an exported model.
+"""`repvgg-seg predict` from a checkout: `python tools/predict.py --help` lists its options."""
 
-    python tools/predict.py deploy/demo.onnx photos/ 'drives/**/*.png' trip.mp4 --out masks
-    python tools/predict.py deploy/demo.xml 0 --out camera --frames 100
-
-INPUT is an image, a folder, a quoted glob, a video, the number of a camera or the address of a live stream.
-Below --out, index/ gets class indices as PNG files (8 bits; 16 above 256 classes), colour/ the palette's colours,
-overlay/ those over the image, and area/ the pixels and the share of each class as JSON; each mirrors the folders of the
-inputs. A video gets a folder of indices, one file a frame, two videos and one JSON file.
-
-What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
-share. Torch is needed for .pt2 models only.
-
-The status is 0; 1 if inputs could not be read, which are listed; 2 after an error; 130 after Ctrl-C. Under torchrun it
-stays 0 where inputs could not be read, as 1 would end the other processes.
-"""
-
-from __future__ import annotations
-
-import argparse
-import functools
 import sys
-from pathlib import Path
 
-from repvgg_seg.cli import command
-from repvgg_seg.doctor import RUNTIME
-
-
-def parse_args(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('model', help='what tools/export.py wrote: a file that ends in .onnx, .xml or .pt2')
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='file, folder, glob, video, camera or address')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
-    parser.add_argument(
-        '--save', nargs='+', choices=['index', 'colour', 'overlay', 'area'], metavar='KIND',
-        default=['index', 'colour', 'overlay', 'area'], help='write these only: index, colour, overlay, area',
-    )  # fmt: skip
-    parser.add_argument('--overwrite', action='store_true', help='do what is finished again')
-    parser.add_argument('--frames', type=int, metavar='N', help='of each video or camera take N frames at most')
-    parser.add_argument(
-        '--fit', choices=['tile', 'resize'], default='tile',
-        help='images of another size than the exported one: cut into tiles (default), or scaled',
-    )  # fmt: skip
-    parser.add_argument(
-        '--overlap', type=int, metavar='PIXELS', help='of tiles (default: a quarter of their shorter side)'
-    )
-    parser.add_argument('--backend', choices=['auto', 'openvino', 'onnxruntime', 'torch'], default='auto')
-    parser.add_argument('--device', default='auto', help="cpu, cuda or one of OpenVINO's (default: auto)")
-    parser.add_argument(
-        '--mode', choices=['latency', 'throughput'], default='latency',
-        help='OpenVINO runs one image on all cores (default), or several at once',
-    )  # fmt: skip
-    return parser.parse_args(argv)
-
-
-@functools.partial(command, needs=RUNTIME)
-def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
-    from repvgg_seg import Segmenter
-    from repvgg_seg.runtime.predict import find_inputs, predict, share
-
-    inputs, rank, processes = share(find_inputs(args.inputs, args.out))
-    segmenter = Segmenter(
-        args.model, backend=args.backend, device=args.device, mode=args.mode, fit=args.fit, overlap=args.overlap
-    )
-    summary = predict(
-        segmenter, inputs, args.out, save=args.save, overwrite=args.overwrite, frames=args.frames,
-        quiet=rank > 0,
-    )  # fmt: skip
-    finished = f', {summary.finished} inputs were finished before' if summary.finished else ''
-    print(f'{summary.segmented} images segmented in {segmenter.backend}{finished}; results: {args.out}')
-    for name, reason in summary.unreadable.items():
-        sys.stderr.write(f'left out: {reason if name in reason else f"{name}: {reason}"}\n')
-    return 1 if summary.unreadable and processes == 1 else 0
-
+from repvgg_seg.cli import main
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(main(['predict', *sys.argv[1:]]))

@@ -1,7 +1,14 @@
-"""What a network sees of a data set: samples as they come out of the pipeline and of the data preprocessor."""
+"""Draw what the network sees of a data set: after augmentation, beside the same under its labels.
+
+    python tools/browse_dataset.py configs/pspnet_repvgg_a0_demo.py --out work_dirs/browse
+
+Look at the pictures before a long training: are the colours natural, do labels lie where the things are, is what is
+hatched (ignored) meant to be?
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
 from functools import partial
 from pathlib import Path
@@ -20,6 +27,7 @@ from ..data import pictures
 from ..files import atomic_write
 from ..parallel import parallel_map
 from .check_dataset import Split, list_splits
+from .config import add_config, load_config
 
 
 def browse(cfg: Config, *, out_dir: str | Path, split: str = 'train', number: int = 16, seed: int = 0) -> int:
@@ -79,3 +87,19 @@ def _image(tensor: np.ndarray, preprocessor: SegDataPreProcessor) -> np.ndarray:
     if not preprocessor._channel_conversion:  # mmcv loads BGR
         pixels = pixels[..., ::-1]
     return np.clip(pixels.round(), 0, 255).astype(np.uint8)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_config(parser)
+    parser.add_argument('--out', required=True, metavar='DIR', help='where pictures go')
+    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='(default: %(default)s)')
+    parser.add_argument('--number', type=int, default=16, metavar='N', help='how many samples (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, metavar='N', help='another seed augments differently')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Draw, and say how many."""
+    cfg = load_config(args.config, args.cfg_options)
+    drawn = browse(cfg, out_dir=args.out, split=args.split, number=args.number, seed=args.seed)
+    print(f'{drawn} samples of {args.split} are drawn in {args.out}')

@@ -1,7 +1,17 @@
-"""Decoding the images and masks of a training once, into the cache that `openmmlab.image_cache` reads."""
+"""Decode a config's training images and masks once, so that training maps them into memory instead of decoding PNGs.
+
+    python tools/cache_dataset.py configs/pspnet_repvgg_b2_cityscapes.py
+
+Writes to .decoded in the folder of the data set: 8.4 MB a sample of 2048x1024 pixels, 25 GB for Cityscapes' training
+set. It says how much before it begins, and refuses what the disk has no room for; to use another disk, make .decoded a
+link to a folder there. Killed, the next call goes on. A training sees by size and time of change what is new in the
+data set and decodes it as ever, until the next call renews the cache; --verify compares all hashes instead. To be rid
+of the cache, remove the folder.
+"""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -19,9 +29,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
+from ..cli import add_workers
 from ..files import atomic_write, sha256
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
 from .check_dataset import check_data
+from .config import add_config, load_config
 
 ABANDONED_S = 600  # a temporary file that nobody has written to for so long is of a process that was killed
 
@@ -142,3 +154,21 @@ def _store(source: str, loader: Loader, folder: Path) -> str:
         file.write(json.dumps(header).encode().ljust(PAGE))
         file.write(pixels.data)
     return ''
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_config(parser)
+    parser.add_argument('--verify', action='store_true', help='check all that is there by its hashes')
+    add_workers(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Say what there is to do, and do it."""
+    plan = plan_cache(load_config(args.config, args.cfg_options), verify=args.verify)
+    print(
+        f'{plan.folder}: {plan.present} files are cached, {len(plan.missing)} are not and will take '
+        f'{plan.bytes / 1e9:.2f} GB of {plan.free / 1e9:.1f} GB that are free'
+    )
+    build_cache(plan, workers=args.workers)
+    print(f'all {plan.present + len(plan.missing)} files are cached')

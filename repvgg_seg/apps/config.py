@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 import difflib
 import inspect
@@ -9,12 +10,65 @@ import re
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
 from ..openmmlab.runner import Runner
+
+
+def option(text: str) -> str:
+    """Read one KEY=VALUE of --cfg-options.
+
+    Raises:
+        ArgumentTypeError: it has no `=`.
+    """
+    if '=' not in text:
+        raise argparse.ArgumentTypeError(f'{text!r} is not of the form KEY=VALUE')
+    return text
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Declare --cfg-options."""
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        type=option,
+        action=DictAction,
+        default={},
+        metavar='KEY=VALUE',
+        help='change config values, e.g. data_root=DIR train_cfg.max_iters=100',
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Declare CONFIG and --cfg-options."""
+    parser.add_argument('config', help='config file, or the name of a shipped one: see `repvgg-seg configs`')
+    add_cfg_options(parser)
+
+
+# The shipped configs: in a checkout beside the package, installed within it.
+_PACKAGE = Path(__file__).resolve().parents[1]
+CONFIGS = next(folder for folder in (_PACKAGE / 'configs', _PACKAGE.parent / 'configs') if folder.is_dir())
+
+
+def find_config(name: str | Path) -> Path:
+    """Return the file of a config: `name` itself, or the shipped config of that name, with or without `.py`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = {config.stem: config for config in sorted(CONFIGS.glob('*.py'))}
+    stem = path.name.removesuffix('.py')
+    if stem in shipped and path.parent in (Path(), Path('configs')):
+        return shipped[stem]
+    near = difflib.get_close_matches(stem, shipped, 1)
+    hint = f'did you mean {near[0]}?' if near else 'is neither a file nor a shipped config (`repvgg-seg configs`)'
+    raise FileNotFoundError(f'there is no config {name}: {hint}')
 
 
 def load_config(
@@ -26,8 +80,7 @@ def load_config(
         FileNotFoundError: there is no such config.
         ValueError: it is none of a `kind`, whose models have a `part`, or an option changes nothing that is in it.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f'there is no config {path}')
+    path = find_config(path)
     try:
         cfg = Config.fromfile(path)
     except SyntaxError as error:

@@ -1,15 +1,32 @@
-"""Conversion of a trained segmentor's config and checkpoint into deployed ones that stock mmseg loads."""
+"""Convert a trained segmentor or ImageNet classifier to plain 3x3 convolutions and prove that it is the same function.
+
+    python tools/convert_deploy.py configs/pspnet_repvgg_a0_demo.py work_dirs/pspnet_repvgg_a0_demo deploy/demo
+    python tools/convert_deploy.py RepVGG-B2 RepVGG-B2-train.pth deploy/b2
+
+Writes deploy.pth (weights; loads with weights_only=True), report.json (deviations, sizes, hashes, versions) and, for a
+segmentor, deploy.py, its config: mmseg.apis.init_model('deploy.py', 'deploy.pth') runs the two.
+If the two forms are not equal nothing is written.
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from ..deploy.convert import convert_segmentor, make_folder, require_blocks, verify_segmentor, write_deployed
+from ..deploy.convert import (
+    convert_classifier_checkpoint,
+    convert_segmentor,
+    make_folder,
+    require_blocks,
+    verify_segmentor,
+    write_deployed,
+)
 from ..files import write_text
+from ..models.variants import VARIANTS
 from ..openmmlab.datasets import metainfo
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights, resolve
@@ -33,7 +50,7 @@ def deployed_config(cfg: Config) -> Config:
     return deployed
 
 
-def convert_checkpoint(config: str | Path, checkpoint: str, out_dir: str | Path) -> dict[str, Any]:
+def convert_segmentor_checkpoint(config: str | Path, checkpoint: str, out_dir: str | Path) -> dict[str, Any]:
     """Write `deploy.py`, `deploy.pth` and `report.json` for a trained segmentor to `out_dir` and return the report.
 
     Raises:
@@ -73,3 +90,26 @@ def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any
         'classes': [str(name) for name in meta.get('classes') or ()],
         'palette': [[int(value) for value in colour] for colour in meta.get('palette') or ()],
     }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument('model', help='config of a segmentor, or the full name of a classifier such as RepVGG-B2')
+    parser.add_argument('checkpoint', help='its weights: a file, a URL, repvgg://NAME, or a work directory')
+    parser.add_argument('out_dir', help='where the converted model goes')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Convert, and print the deviations."""
+    if args.model in VARIANTS:
+        report = convert_classifier_checkpoint(args.model, args.checkpoint, args.out_dir)
+    else:
+        report = convert_segmentor_checkpoint(args.model, args.checkpoint, args.out_dir)
+    for deviation in report['verification']:
+        height, width = deviation['input_size']
+        print(
+            f'{deviation["check"]:>8} {height}x{width}: largest deviation {deviation["max_rel"]:.2e} relative, '
+            f'{deviation["agreement"]:.4%} of the classes agree'
+        )
+    before, after = report['parameters']['train'], report['parameters']['deploy']
+    print(f'{before:,} parameters while training, {after:,} deployed; wrote {args.out_dir}')

@@ -1,7 +1,16 @@
-"""Export of what `tools/convert_deploy.py` wrote: the part that needs configs."""
+"""Export a converted segmentor to one file that runs without this package, and prove that it is the same function.
+
+    python tools/export.py work_dirs/demo/deploy --to onnx
+    python tools/export.py work_dirs/demo/deploy --to openvino --size 512x1024 --precision bf16
+
+The file takes uint8 RGB images (N, H, W, 3) and returns class indices (N, H, W); classes, palette, size, versions and
+the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from the original; a file that
+is further off than it may be is not written.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +20,10 @@ from mmengine.config import Config
 from torch import nn
 
 from .. import files
+from ..cli import image_size
 from ..deploy.export import TARGETS, export_segmentor
 from ..runtime.images import SUFFIXES, read_image
-from ..runtime.metadata import Output, Precision
+from ..runtime.metadata import DYNAMIC, OUTPUTS, PRECISIONS, Output, Precision
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights
 from .config import build_segmentor, load_config
@@ -126,3 +136,57 @@ def _image_files(images: str | Path | None) -> Sequence[Path]:
     if not found:
         raise FileNotFoundError(f'{path} holds no image')
     return found
+
+
+def batch(text: str) -> int | None:
+    """Read a number of images, or DYNAMIC.
+
+    Raises:
+        ArgumentTypeError: it is neither.
+    """
+    if text == DYNAMIC:
+        return None
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor {DYNAMIC!r}')
+    return int(text)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument('model_dir', help='folder that tools/convert_deploy.py wrote')
+    parser.add_argument('--to', required=True, choices=TARGETS, help='the kind of file')
+    parser.add_argument(
+        '--size',
+        type=image_size,
+        metavar='HEIGHTxWIDTH',
+        help='what the network sees (default: as the test pipeline resizes)',
+    )
+    parser.add_argument(
+        '--image-size',
+        type=image_size,
+        metavar='HEIGHTxWIDTH',
+        help='of the images, if the graph is to resize them to --size',
+    )
+    parser.add_argument(
+        '--batch', type=batch, default=1, metavar='N', help=f'images at once, or {DYNAMIC} (default: 1)'
+    )
+    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(default: %(default)s)')
+    parser.add_argument('--output', choices=OUTPUTS, default='classes', help='(default: %(default)s)')
+    parser.add_argument('--images', metavar='PATH', help='image, or folder of images, that joins the comparison')
+    parser.add_argument('--out', metavar='FILE', help='file to write (default: model.SUFFIX in MODEL_DIR)')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Export, and print how far the file is from the original."""
+    path, report = export_model(**vars(args))
+    parity, shape = report['parity'], report['metadata']['input']
+    print(f'wrote {path} ({report["bytes"] / 1e6:.1f} MB), images {"x".join(map(str, shape))}, {args.precision}')
+    print(
+        f'{parity["images"]} images through it: {parity["agreement"]:.4%} of the pixels as in float32 torch, '
+        f'logits at most {parity["max_rel"]:.1e} off (relative)'
+    )
+    if 'decided' in parity:
+        print(
+            f'{parity["decided"]["share"]:.2%} of the pixels lead by more than rounding; '
+            f'of those {parity["decided"]["agreement"]:.4%} agree'
+        )

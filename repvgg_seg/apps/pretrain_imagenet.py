@@ -1,7 +1,17 @@
-"""ImageNet pretraining on mmengine's runner: exactly resumable epochs, both kinds of weights, and what comes out."""
+"""Train a RepVGG classifier on ImageNet, or evaluate one.
+
+    python tools/pretrain_imagenet.py --arch RepVGG-A0 --data-root data/imagenet --recipe paper-120e --amp
+    torchrun --nproc-per-node 8 tools/pretrain_imagenet.py --launcher pytorch --amp
+    python tools/pretrain_imagenet.py --eval repvgg://RepVGG-A0 --deploy --resolution 224 320
+
+The data are folders train/CLASS and val/CLASS, or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar as they were
+downloaded, the latter with ILSVRC2012_devkit_t12.tar.gz beside it. What training leaves in the work directory,
+ARCH-pretrain.pth and the averaged ARCH-pretrain-ema.pth, loads as a backbone and converts with convert_deploy.py.
+"""
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,6 +25,7 @@ from mmengine.dist import barrier, get_world_size, init_dist, is_distributed, is
 from mmengine.model import is_model_wrapper
 from mmseg.utils import register_all_modules
 
+from ..cli import add_runner_options, add_training_options
 from ..deploy.convert import switch_to_deploy, verify_classifier
 from ..environment import versions
 from ..models.classifier import RepVGGClassifier
@@ -27,8 +38,8 @@ from ..pretrain.transforms import test_transform
 from ..weights.checkpoint_io import read_checkpoint, write_checkpoint
 from ..weights.key_maps import from_official
 from ..weights.pretrained import load_weights, read_weights, resolve
-from .config import find_checkpoint, load_config, resume_from
-from .test import Results
+from .config import CONFIGS, add_cfg_options, find_checkpoint, load_config, resume_from
+from .test import Results, format_table
 from .train import prepare, run_training
 
 RECIPES = ('paper-120e', 'paper-200e', 'plus-300e')
@@ -41,8 +52,7 @@ def config_of(recipe: str, options: dict[str, Any] | None = None) -> Config:
         FileNotFoundError: there is no such config.
         ValueError: it is none of pretraining, or an option changes nothing in it.
     """
-    folder = Path(__file__).parents[2] / 'configs/imagenet'
-    path = folder / f'{recipe.replace("-", "_")}.py' if recipe in RECIPES else Path(recipe)
+    path = CONFIGS / 'imagenet' / f'{recipe.replace("-", "_")}.py' if recipe in RECIPES else Path(recipe)
     return load_config(path, options, kind='classifier', part='arch')
 
 
@@ -231,3 +241,64 @@ def evaluate(
             metrics = runner.test()
             results[resolution][form] = {name.removeprefix('accuracy/'): value for name, value in metrics.items()}
     return results if is_main_process() else {}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument('--arch', help='full name of the network (default: that of the recipe)')
+    parser.add_argument('--data-root', metavar='DIR', help='where the data are (default: data/imagenet)')
+    parser.add_argument(
+        '--recipe',
+        default='paper-120e',
+        help='paper-120e, paper-200e, plus-300e or a config file (default: %(default)s)',
+    )
+    parser.add_argument('--custom-l2', action='store_true', help="the authors' custom L2 in place of weight decay")
+    parser.add_argument('--compile', action='store_true', help='compile the network')
+    parser.add_argument('--eval', metavar='WEIGHTS', help='evaluate a file, a URL or repvgg://NAME instead of training')
+    parser.add_argument('--deploy', action='store_true', help='with --eval: also the converted form')
+    parser.add_argument(
+        '--resolution', type=int, nargs='+', metavar='N', help="with --eval: test sizes (default: the recipe's)"
+    )
+    add_training_options(parser)
+    add_runner_options(parser, work_dir='work_dirs/RECIPE_ARCH')
+    add_cfg_options(parser)
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train or evaluate.
+
+    Raises:
+        ValueError: an option does nothing here.
+    """
+    if args.eval:
+        for name in ('custom_l2', 'compile', 'resume', 'amp'):
+            if getattr(args, name):
+                raise ValueError(f'--{name.replace("_", "-")} would do nothing with --eval')
+    elif args.deploy or args.resolution:
+        raise ValueError('--deploy and --resolution go with --eval WEIGHTS')
+    named = {'model.arch': args.arch, 'data_root': args.data_root, 'model.compiled': args.compile}
+    options = args.cfg_options | {key: value for key, value in named.items() if value}
+    cfg = config_of(args.recipe, options)
+    if not args.eval:
+        written = pretrain(
+            cfg,
+            recipe=args.recipe,
+            custom_l2=args.custom_l2,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            launcher=args.launcher,
+        )
+        for path in written.values():
+            print(f'wrote {path}')
+        return
+    results = evaluate(
+        cfg,
+        args.eval,
+        deploy=args.deploy,
+        resolutions=args.resolution,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+    )
+    for resolution, forms in results.items():
+        print(f'{resolution}x{resolution}\n{format_table(forms, ("top1", "top5"))}')

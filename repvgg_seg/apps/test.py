@@ -1,7 +1,13 @@
-"""Evaluation of a segmentor in its train-time form, its deployed form, or both."""
+"""Evaluate a segmentor, and with --deploy also its converted form.
+
+    python tools/test.py configs/pspnet_repvgg_a0_demo.py work_dirs/pspnet_repvgg_a0_demo --deploy --show-dir overlays
+
+CHECKPOINT is a file or a work directory, which stands for its best checkpoint or else its latest.
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +19,13 @@ from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmseg.structures import SegDataSample
 
+from ..cli import add_runner_options
 from ..deploy.convert import convert_segmentor, verify_segmentor
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner
 from ..weights.pretrained import load_weights, resolve
 from .check_dataset import check_data
-from .config import default_work_dir, find_checkpoint
+from .config import add_config, default_work_dir, find_checkpoint, load_config
 from .train import prepare
 
 
@@ -126,3 +133,36 @@ def format_table(results: Mapping[str, Mapping[str, float]], metrics: Sequence[s
             difference = [f'{values[1] - values[0]:+.2f}'] if len(forms) == 2 else []
             lines.append([metric, *(f'{value:.2f}' for value in values), *difference])
     return '\n'.join('  '.join(cell.rjust(10) for cell in line) for line in lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_config(parser)
+    parser.add_argument('checkpoint', help='checkpoint file or work directory')
+    parser.add_argument(
+        '--deploy',
+        action='store_true',
+        help='convert the whole segmentor, verify it, evaluate both forms and print their difference',
+    )
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: six scales, flipped and not')
+    parser.add_argument('--out', metavar='DIR', help='write the predicted masks as PNG files of class indices')
+    parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the ground truth')
+    add_runner_options(parser, work_dir='work_dirs/NAME_OF_CONFIG')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Evaluate, and print the table."""
+    results = evaluate(
+        load_config(args.config, args.cfg_options),
+        args.checkpoint,
+        deploy=args.deploy,
+        tta=args.tta,
+        out_dir=args.out,
+        show_dir=args.show_dir,
+        work_dir=args.work_dir,
+        launcher=args.launcher,
+    )
+    if results:  # only the first process of several has them
+        print(format_table(results))
+        if args.show_dir:
+            print(f'overlays: {args.show_dir}')

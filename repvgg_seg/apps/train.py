@@ -1,7 +1,18 @@
-"""Training of a segmentor: on the hardware that is there, after a look at the data."""
+"""Train a segmentor with a RepVGG backbone.
+
+    python tools/train.py configs/pspnet_repvgg_a0_demo.py --amp
+    torchrun --nproc-per-node 4 tools/train.py configs/pspnet_repvgg_b2_cityscapes.py --launcher pytorch
+
+Some of the data is looked at first; "python tools/check_dataset.py CONFIG" looks at all of it. Files that cannot be
+read are skipped, up to the share --cfg-options max_bad_share=0.01, and listed in unreadable_files.txt.
+
+Checkpoints, logs and the resolved config go to the work directory. Weights are kept channels_last; turn that off with
+--cfg-options custom_hooks=[].
+"""
 
 from __future__ import annotations
 
+import argparse
 import copy
 import logging
 import os
@@ -12,12 +23,13 @@ from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 
+from ..cli import add_runner_options, add_training_options
 from ..environment import cpu_has_bfloat16
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner, max_bad_share
 from ..weights.pretrained import resolve
 from .check_dataset import check_data, check_quickly
-from .config import default_work_dir, resume_from
+from .config import add_config, default_work_dir, load_config, resume_from
 
 
 def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
@@ -144,3 +156,27 @@ def train(
         resolve(init_cfg['checkpoint'])
     resume_from(cfg, resume)
     return run_training(GuardedRunner.from_cfg(prepare(cfg, launcher, amp=amp)))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_config(parser)
+    parser.add_argument(
+        '--no-data-check',
+        action='store_true',
+        help='start without a look at masks and sizes: for pipelines that make labels of their own',
+    )
+    add_training_options(parser)
+    add_runner_options(parser, work_dir='work_dirs/NAME_OF_CONFIG')
+
+
+def main(args: argparse.Namespace) -> None:
+    """Train."""
+    train(
+        load_config(args.config, args.cfg_options),
+        work_dir=args.work_dir,
+        resume=args.resume,
+        amp=args.amp,
+        launcher=args.launcher,
+        data_check=not args.no_data_check,
+    )

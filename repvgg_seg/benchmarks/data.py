@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.utils import register_all_modules
@@ -24,8 +24,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..apps.check_dataset import check_data
-from ..apps.config import load_config
-from ..cli import add_cfg_options
+from ..apps.config import add_cfg_options, load_config
 from ..openmmlab.image_cache import read
 from .machine import describe_machine
 
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count(), help='processes of the data loader (default: one a processor)'
     )
-    add_cfg_options(parser, DictAction)
+    add_cfg_options(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:

@@ -17,11 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from mmseg.apis import inference_model
 
-from ..apps.config import build_segmentor, find_checkpoint, load_config
-from ..cli import add_cfg_options
+from ..apps.config import add_cfg_options, build_segmentor, find_checkpoint, load_config
 from ..deploy.convert import convert_segmentor, require_blocks, synthetic_images
 from ..deploy.graph import InferenceGraph, fold_norms
 from ..openmmlab.heads import unfolded
@@ -42,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config of a segmentor in its train-time form')
     parser.add_argument('--checkpoint', help='its weights, a file or a work directory (default: random ones)')
     parser.add_argument('--image', help='image file of the end-to-end comparison (default: synthetic)')
-    add_cfg_options(parser, DictAction)
+    add_cfg_options(parser)
     runtimes.add_arguments(parser)
 
 

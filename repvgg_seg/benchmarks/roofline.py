@@ -14,12 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.config import DictAction
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..apps.config import build_segmentor, load_config
-from ..cli import add_cfg_options
+from ..apps.config import add_cfg_options, build_segmentor, load_config
 from ..deploy.convert import convert_segmentor, switch_to_deploy
 from ..deploy.export import DTYPES
 from ..deploy.graph import InferenceGraph, fold_norms
@@ -40,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'models', nargs='+', metavar='MODEL', help='configs of segmentors, or full names such as RepVGG-A0: its trunk'
     )
-    add_cfg_options(parser, DictAction)
+    add_cfg_options(parser)
     runtimes.add_arguments(parser)
 
 

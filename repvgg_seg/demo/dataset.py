@@ -127,8 +127,8 @@ def _parameters(train: int, val: int, size: tuple[int, int], seed: int) -> dict:
     width, height = size
     if not (MIN_SIZE[0] <= width <= MAX_SIDE and MIN_SIZE[1] <= height <= MAX_SIDE):
         raise DemoDatasetError(
-            f'size {width}x{height} is out of range: give a width of {MIN_SIZE[0]} to {MAX_SIDE} '
-            f'and a height of {MIN_SIZE[1]} to {MAX_SIDE} pixels.'
+            f'size {height}x{width} is out of range: give a height of {MIN_SIZE[1]} to {MAX_SIDE} '
+            f'and a width of {MIN_SIZE[0]} to {MAX_SIDE} pixels.'
         )
     if min(train, val) < 0 or train + val == 0 or max(train, val) > MAX_IMAGES:
         raise DemoDatasetError(

@@ -200,7 +200,7 @@ def synthetic_images(size: tuple[int, int]) -> Tensor:
     return (torch.cat([smooth, noise]) * 255).round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def convert_checkpoint(arch: str, source: str | Path, out_dir: str | Path) -> dict[str, Any]:
+def convert_classifier_checkpoint(arch: str, source: str | Path, out_dir: str | Path) -> dict[str, Any]:
     """Write `deploy.pth` and `report.json` for the ImageNet classifier `arch` to `out_dir` and return the report.
 
     `deploy.pth` loads with `RepVGGClassifier(arch, num_classes, deploy=True).load_state_dict(...['state_dict'])`.

@@ -206,7 +206,7 @@ def _require(to: str, packages: Sequence[str]) -> None:
         except ImportError as error:
             raise ImportError(
                 f'exporting to {to} needs {package}, which cannot be imported ({error}): '
-                "`pip install 'repvgg-seg[export]'` brings it"
+                f'`pip install {" ".join(packages)}` brings it'
             ) from error
 
 

@@ -70,10 +70,9 @@ def open_model(path: StrPath, backend: str, device: str, mode: str) -> tuple[str
     try:
         importlib.import_module(backend)
     except ImportError as error:
-        hint = '' if backend == 'torch' else ", as does `pip install 'repvgg-seg[export]'`"
         raise ImportError(
             f'{path} runs in {" or ".join(able)}, and {backend} cannot be imported ({error}): '
-            f'`pip install {backend}` brings it{hint}'
+            f'`pip install {backend}` brings it'
         ) from error
     return backend, BACKENDS[backend](path, device, mode)
 

@@ -209,8 +209,8 @@ def test_damaged_marker(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     'change, message',
     [
-        ({'size': (63, 32)}, 'size 63x32 is out of range'),
-        ({'size': (64, 5000)}, 'size 64x5000 is out of range'),
+        ({'size': (63, 32)}, 'size 32x63 is out of range'),
+        ({'size': (64, 5000)}, 'size 5000x64 is out of range'),
         ({'train': -1}, '-1 train and 2 val images'),
         ({'train': 0, 'val': 0}, 'at least one in all'),
         ({'seed': -1}, 'must not be negative'),
@@ -229,10 +229,10 @@ def test_unknown_feature() -> None:
 
 
 def test_command_line(tmp_path: Path, demo: Path) -> None:
-    command = [sys.executable, str(TOOL), '--out', 'here', '--train', '3', '--val', '2', '--size', '64x32']
+    command = [sys.executable, str(TOOL), '--out', 'here', '--train', '3', '--val', '2', '--size', '32x64']
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    last = f'3 train and 2 val images of 64x32 pixels are in {tmp_path.resolve() / "here"}.'
+    last = f'3 train and 2 val images of 32x64 pixels are in {tmp_path.resolve() / "here"}.'
     assert done.stdout.splitlines()[-1] == last
     assert content(tmp_path / 'here') == content(demo)
 

@@ -1,0 +1,74 @@
+"""Segment files, folders, globs, videos and cameras with an exported model.
+
+    python tools/predict.py deploy/demo.onnx photos/ 'drives/**/*.png' trip.mp4 --out masks
+    python tools/predict.py deploy/demo.xml 0 --out camera --frames 100
+
+INPUT is an image, a folder, a quoted glob, a video, the number of a camera or the address of a live stream.
+Below --out, index/ gets class indices as PNG files (8 bits; 16 above 256 classes), colour/ the palette's colours,
+overlay/ those over the image, and area/ the pixels and the share of each class as JSON; each mirrors the folders of the
+inputs. A video gets a folder of indices, one file a frame, two videos and one JSON file.
+
+What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
+share. Torch is needed for .pt2 models only.
+
+The status is 0; 1 if inputs could not be read, which are listed; 2 after an error; 130 after Ctrl-C. Under torchrun it
+stays 0 where inputs could not be read, as 1 would end the other processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..runtime.backends import BACKENDS, MODES
+from ..runtime.predict import OUTPUTS, find_inputs, predict, share
+from ..runtime.segmenter import Segmenter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument('model', help='what tools/export.py wrote: a file that ends in .onnx, .xml or .pt2')
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='file, folder, glob, video, camera or address')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
+    parser.add_argument(
+        '--save', nargs='+', choices=OUTPUTS, metavar='KIND',
+        default=list(OUTPUTS), help=f'write these only: {", ".join(OUTPUTS)}',
+    )  # fmt: skip
+    parser.add_argument('--overwrite', action='store_true', help='do what is finished again')
+    parser.add_argument('--frames', type=int, metavar='N', help='of each video or camera take N frames at most')
+    parser.add_argument(
+        '--fit', choices=['tile', 'resize'], default='tile',
+        help='images of another size than the exported one: cut into tiles (default), or scaled',
+    )  # fmt: skip
+    parser.add_argument(
+        '--overlap', type=int, metavar='PIXELS', help='of tiles (default: a quarter of their shorter side)'
+    )
+    parser.add_argument(
+        '--backend',
+        choices=['auto', *BACKENDS],
+        default='auto',
+        help='what runs the file (default: the fastest that is there)',
+    )
+    parser.add_argument('--device', default='auto', help="cpu, cuda or one of OpenVINO's (default: auto)")
+    parser.add_argument(
+        '--mode', choices=MODES, default='latency',
+        help='OpenVINO runs one image on all cores (default), or several at once',
+    )  # fmt: skip
+
+
+def main(args: argparse.Namespace) -> int:
+    """Segment, and say what was left out."""
+    inputs, rank, processes = share(find_inputs(args.inputs, args.out))
+    segmenter = Segmenter(
+        args.model, backend=args.backend, device=args.device, mode=args.mode, fit=args.fit, overlap=args.overlap
+    )
+    summary = predict(
+        segmenter, inputs, args.out, save=args.save, overwrite=args.overwrite, frames=args.frames,
+        quiet=rank > 0,
+    )  # fmt: skip
+    finished = f', {summary.finished} inputs were finished before' if summary.finished else ''
+    print(f'{summary.segmented} images segmented in {segmenter.backend}{finished}; results: {args.out}')
+    for name, reason in summary.unreadable.items():
+        sys.stderr.write(f'left out: {reason if name in reason else f"{name}: {reason}"}\n')
+    return 1 if summary.unreadable and processes == 1 else 0
