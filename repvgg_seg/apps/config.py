@@ -7,6 +7,7 @@ import copy
 import difflib
 import inspect
 import re
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
-from ..openmmlab.runner import Runner
+from ..openmmlab.runner import CONFIG_KEY, Runner, config_from_text
+from ..weights.checkpoint_io import read_checkpoint
+from ..weights.pretrained import resolve
 
 
 def option(text: str) -> str:
@@ -74,7 +77,7 @@ def find_config(name: str | Path) -> Path:
 def load_config(
     path: str | Path, options: dict[str, Any] | None = None, *, kind: str = 'segmentor', part: str = 'backbone'
 ) -> Config:
-    """Read a config and merge `options` into it; `data_root` among them moves every data set at once.
+    """Read a config, a file or the name of a shipped one, and merge `options` into it.
 
     Raises:
         FileNotFoundError: there is no such config.
@@ -87,19 +90,72 @@ def load_config(
         raise ValueError(f'{error.filename or path}, line {error.lineno}: {error.msg}') from error
     if part not in (cfg.get('model') or {}):
         raise ValueError(f'{path} is not the config of a {kind}: it has no model.{part}')
-    options = options or {}
+    return merge_options(cfg, options or {}, str(path))
+
+
+def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
+    """Merge `options` into the config called `name`; `data_root` among them moves every data set at once.
+
+    Raises:
+        ValueError: an option changes nothing that is in it.
+    """
     known = sorted({*cfg, *inspect.signature(Runner).parameters, 'compile', 'sync_bn', 'data_root', 'max_bad_share'})
     for key in options:
         root = key.partition('.')[0]
         if root not in known:
             near = difflib.get_close_matches(root, known, 1)
-            raise ValueError(f'{path} has no {root!r} to change' + (f': did you mean {near[0]!r}?' if near else ''))
+            raise ValueError(f'{name} has no {root!r} to change' + (f': did you mean {near[0]!r}?' if near else ''))
     cfg.merge_from_dict(options)
     if 'data_root' in options:
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if loader in cfg:
                 cfg[loader].dataset.data_root = options['data_root']
     return cfg
+
+
+def recorded_config(checkpoint: str | Path, options: dict[str, Any] | None = None) -> Config:
+    """Return the config that a checkpoint, or the one a work directory stands for, was trained with.
+
+    Raises:
+        FileNotFoundError: there is no checkpoint.
+        ValueError: it holds no config, or an option changes nothing in it.
+    """
+    path = find_checkpoint(checkpoint)
+    text = (read_checkpoint(resolve(path)).get('meta') or {}).get(CONFIG_KEY)
+    if not isinstance(text, str):
+        raise ValueError(f'{path} does not hold the config that it was trained with: name the config, too')
+    try:
+        cfg = config_from_text(text)
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}; name the config, too') from error
+    _require_plain(cfg, path)
+    return merge_options(cfg, options or {}, str(path))
+
+
+def _require_plain(cfg: Config, path: str) -> None:
+    """Refuse a recorded config that names code outside of the registries: it may come from anybody.
+
+    Raises:
+        ValueError: it does.
+    """
+    imports = list((cfg.get('custom_imports') or {}).get('imports') or ())
+    types = [value for value in _values(cfg.to_dict(), 'type') if not isinstance(value, str) or '.' in value]
+    if foreign := [name for name in imports if name != 'repvgg_seg.openmmlab'] + types:
+        raise ValueError(
+            f'the config in {path} names code of its own, {foreign[0]!r}, which is not run from a checkpoint: '
+            'name the config, too'
+        )
+
+
+def _values(tree: Any, key: str) -> Iterator[Any]:
+    """Yield what is under `key` at any depth of dictionaries and lists."""
+    if isinstance(tree, Mapping):
+        if key in tree:
+            yield tree[key]
+        tree = list(tree.values())
+    if isinstance(tree, Sequence) and not isinstance(tree, str):
+        for part in tree:
+            yield from _values(part, key)
 
 
 def build_segmentor(cfg: Config) -> nn.Module:

@@ -1,15 +1,55 @@
-"""mmengine's runner, with weights in the layout that convolutions are fastest in, on several processes too."""
+"""mmengine's runner, with the config in each checkpoint and weights in the layout in which convolutions are fastest."""
 
 from __future__ import annotations
 
+import ast
 from typing import Any
 
 import mmengine.runner
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 from torch import nn
+
+CONFIG_KEY = 'resolved_config'  # in the meta data of a checkpoint
+# What differs from one start of the same training to the next.
+_OF_ONE_START = ('launcher', 'load_from', 'resume', 'work_dir')
+
+
+def config_to_text(cfg: Config) -> str:
+    """Return a config as the text of a Python literal, which is read without running anything.
+
+    Raises:
+        ValueError: it holds something else than numbers, texts, lists, tuples and dictionaries.
+    """
+    plain = cfg.to_dict()
+    for key in _OF_ONE_START:
+        plain.pop(key, None)
+    text = repr(plain)
+    try:
+        same = ast.literal_eval(text) == plain
+    except (ValueError, SyntaxError):
+        same = False
+    if not same:
+        raise ValueError('the config holds objects that are no plain data')
+    return text
+
+
+def config_from_text(text: str) -> Config:
+    """Read what `config_to_text` returned.
+
+    Raises:
+        ValueError: it is not that.
+    """
+    try:
+        plain = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+        raise ValueError('the recorded config cannot be read') from error
+    if not isinstance(plain, dict):
+        raise ValueError('the recorded config is no dictionary')
+    return Config(plain)
 
 
 @HOOKS.register_module()
@@ -32,7 +72,7 @@ class ChannelsLastHook(Hook):
 
 
 class Runner(mmengine.runner.Runner):
-    """mmengine's runner, which gives ChannelsLastHook its way before it distributes the model and not after.
+    """mmengine's runner, whose checkpoints remember the config, and which asks for channels_last before it distributes.
 
     DistributedDataParallel lays its buffers out like the weights that it is given. Where the weights' layout changes
     later, the gradients of convolutions come back with their elements permuted (seen in torch 2.15).
@@ -43,3 +83,12 @@ class Runner(mmengine.runner.Runner):
         if any(hook['type'] == 'ChannelsLastHook' for hook in self.cfg.get('custom_hooks') or ()):
             model = model.to(memory_format=torch.channels_last)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    def save_checkpoint(self, *args: Any, meta: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Save a checkpoint that holds the resolved config, so that it can be converted and evaluated by itself."""
+        try:
+            recorded = {CONFIG_KEY: config_to_text(self.cfg)}
+        except ValueError as error:  # the weights matter more
+            self.logger.warning('the checkpoint does not hold its config: %s', error)
+            recorded = {}
+        super().save_checkpoint(*args, meta={**(meta or {}), **recorded}, **kwargs)

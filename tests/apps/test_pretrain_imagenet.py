@@ -449,9 +449,7 @@ def test_arguments_that_would_do_nothing(capsys, folders, tmp_path) -> None:
         (['--eval', 'x.pth', '--custom-l2'], '--custom-l2 would do nothing with --eval'),
         (['--eval', 'x.pth', '--amp'], '--amp would do nothing with --eval'),
     ):
-        with pytest.raises(SystemExit):
-            run(*argv)
-        assert message in capsys.readouterr().err
+        assert message in fails(capsys, *argv)
 
 
 def test_unknown_names(capsys, folders, tmp_path) -> None:

@@ -219,10 +219,8 @@ def test_a_misspelt_option_is_refused(capsys, tiny_config) -> None:
 
 @pytest.mark.parametrize('name', ['train', 'test'])
 def test_an_option_without_a_value_is_refused(capsys, name: str, tiny_config) -> None:
-    with pytest.raises(SystemExit) as stop:
-        tool(name)([str(tiny_config), *(['x.pth'] if name == 'test' else []), '--cfg-options', 'train_cfg.max_iters'])
-    assert stop.value.code == 2
-    assert "'train_cfg.max_iters' is not of the form KEY=VALUE" in capsys.readouterr().err
+    argv = [tiny_config, *(['x.pth'] if name == 'test' else []), '--cfg-options', 'train_cfg.max_iters']
+    assert "'train_cfg.max_iters' is not of the form KEY=VALUE" in fails(capsys, name, *argv)
 
 
 def test_processes_that_nobody_started(capsys, tiny_config, tmp_path, monkeypatch) -> None:
@@ -344,9 +342,7 @@ def test_a_moved_work_directory_still_finds_its_latest_checkpoint(trained, tmp_p
     assert find_checkpoint(tmp_path / 'work') == str(tmp_path / 'work/best_mIoU_iter_2.pth')
 
 
-@pytest.mark.parametrize(
-    'name', ['train', 'test', 'convert_deploy', 'convert_masks', 'make_demo_data', 'export', 'build_tensorrt']
-)
+@pytest.mark.parametrize('name', ['train', 'test', 'convert_deploy', 'convert_masks', 'make_demo_data', 'export'])
 def test_help(name: str, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         tool(name)(['--help'])

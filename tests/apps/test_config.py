@@ -1,0 +1,53 @@
+"""What a config is found by, and the one that a checkpoint remembers."""
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from repvgg_seg.apps.config import CONFIGS, find_config, load_config, recorded_config
+from repvgg_seg.openmmlab.runner import CONFIG_KEY, config_from_text, config_to_text
+
+
+def test_shipped_configs_are_found_by_name_from_anywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shipped = CONFIGS / 'pspnet_repvgg_a0_demo.py'
+    for name in ('pspnet_repvgg_a0_demo', 'pspnet_repvgg_a0_demo.py', 'configs/pspnet_repvgg_a0_demo.py', shipped):
+        assert find_config(name) == shipped
+    (tmp_path / 'pspnet_repvgg_a0_demo.py').write_text('x = 1')  # one's own comes first
+    assert find_config('pspnet_repvgg_a0_demo.py').read_text() == 'x = 1'
+    with pytest.raises(FileNotFoundError, match='there is no config elsewhere/pspnet'):
+        find_config('elsewhere/pspnet_repvgg_a0_demo.py')
+
+
+def test_a_config_survives_as_text() -> None:
+    cfg = load_config('pspnet_repvgg_a0_demo')
+    again = config_from_text(config_to_text(cfg))
+    assert again.to_dict() == {k: v for k, v in cfg.to_dict().items() if k not in ('load_from', 'resume')}
+    assert isinstance(again.crop_size, tuple)
+    with pytest.raises(ValueError, match='no plain data'):
+        config_to_text(Config({'x': object()}))
+
+
+def test_a_checkpoint_remembers_the_config_with_its_options(trained, tiny_config) -> None:
+    cfg = recorded_config(trained)
+    assert cfg.model == load_config(tiny_config).model
+    assert recorded_config(trained, {'data_root': 'elsewhere'}).test_dataloader.dataset.data_root == 'elsewhere'
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        (None, 'does not hold the config that it was trained with: name the config, too'),
+        ("__import__('os').system('touch marker')", 'the recorded config cannot be read'),
+        ('[' * 100000, 'the recorded config cannot be read'),
+        ('[1]', 'is no dictionary'),
+        ("{'custom_imports': {'imports': ['antigravity']}}", "names code of its own, 'antigravity'"),
+        ("{'model': {'heads': [{'type': 'os.system'}]}}", "names code of its own, 'os.system'"),
+    ],
+)
+def test_nothing_of_a_recorded_config_runs(tmp_path, monkeypatch, text, message) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({'meta': {} if text is None else {CONFIG_KEY: text}, 'state_dict': {}}, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=message):
+        recorded_config(tmp_path / 'x.pth')
+    assert not (tmp_path / 'marker').exists()
