@@ -66,7 +66,7 @@ demo: $(READY)
 	$(SAY) 'Demo 1/4: street scenes in the layout of Cityscapes -> $(DEMO_DATA)'
 	$(PY) tools/make_demo_data.py --out $(DEMO_DATA)
 	$(SAY) 'Demo 2/4: train a PSPNet on RepVGG-A0 -> $(DEMO_WORK)'
-	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK) --amp $(call OPTIONS,$(TRAIN_OPTS))
+	$(PY) tools/train.py $(DEMO_CONFIG) --work-dir $(DEMO_WORK) --overwrite --amp $(call OPTIONS,$(TRAIN_OPTS))
 	$(SAY) 'Demo 3/4: convert it to plain 3x3 convolutions and prove it equal -> $(DEMO_WORK)/deploy'
 	$(PY) tools/convert_deploy.py $(DEMO_CONFIG) $(DEMO_WORK) $(DEMO_WORK)/deploy
 	$(SAY) 'Demo 4/4: evaluate both forms and draw the results -> $(DEMO_WORK)/overlays'

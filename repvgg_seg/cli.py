@@ -78,8 +78,12 @@ def add_runner_options(parser: argparse.ArgumentParser, *, work_dir: str) -> Non
 
 
 def add_training_options(parser: argparse.ArgumentParser) -> None:
-    """Declare --resume and --amp."""
-    parser.add_argument(
+    """Declare --resume, --overwrite and --amp."""
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        '--overwrite', action='store_true', help='remove the checkpoints of another training from the work directory'
+    )
+    start.add_argument(
         '--resume',
         nargs='?',
         const='latest',

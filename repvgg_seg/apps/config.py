@@ -197,6 +197,23 @@ def _step(checkpoint: Path) -> int:
     return int(numbers[-1]) if numbers else 0
 
 
+def begin_work_dir(work_dir: str | Path, *, overwrite: bool) -> None:
+    """Let a training start in `work_dir`, which holds no checkpoints, or ones that `overwrite` removes.
+
+    Raises:
+        ValueError: it holds checkpoints of another training, which would be mixed with those of this one.
+    """
+    patterns = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth', 'last_checkpoint')
+    found = sorted(path for pattern in patterns for path in Path(work_dir).glob(pattern))
+    if found and not overwrite:
+        raise ValueError(
+            f'{work_dir} holds {found[0].name} of another training: go on with it by --resume, choose another '
+            '--work-dir, or remove its checkpoints by --overwrite'
+        )
+    for path in found:
+        path.unlink(missing_ok=True)
+
+
 def default_work_dir(cfg: Config) -> str:
     """Return work_dirs/NAME_OF_CONFIG, or what the config says."""
     return cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))

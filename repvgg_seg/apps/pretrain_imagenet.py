@@ -38,7 +38,7 @@ from ..pretrain.transforms import test_transform
 from ..weights.checkpoint_io import read_checkpoint, write_checkpoint
 from ..weights.key_maps import from_official
 from ..weights.pretrained import load_weights, read_weights, resolve
-from .config import CONFIGS, add_cfg_options, find_checkpoint, load_config, resume_from
+from .config import CONFIGS, add_cfg_options, begin_work_dir, find_checkpoint, load_config, resume_from
 from .test import Results, format_table
 from .train import prepare, run_training
 
@@ -63,6 +63,7 @@ def pretrain(
     custom_l2: bool = False,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     launcher: str = 'none',
 ) -> dict[str, Path]:
@@ -110,6 +111,8 @@ def pretrain(
     cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'PretrainingHook', 'identity': identity, 'batch': batch}]
     if importlib.util.find_spec('tensorboard'):
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
+    if not resume and is_main_process():
+        begin_work_dir(cfg.work_dir, overwrite=overwrite)
     resume_from(cfg, resume)
     if cfg.load_from and cfg.resume:
         _check_identity(cfg.load_from, identity)
@@ -271,7 +274,7 @@ def main(args: argparse.Namespace) -> None:
         ValueError: an option does nothing here.
     """
     if args.eval:
-        for name in ('custom_l2', 'compile', 'resume', 'amp'):
+        for name in ('custom_l2', 'compile', 'resume', 'overwrite', 'amp'):
             if getattr(args, name):
                 raise ValueError(f'--{name.replace("_", "-")} would do nothing with --eval')
     elif args.deploy or args.resolution:
@@ -286,6 +289,7 @@ def main(args: argparse.Namespace) -> None:
             custom_l2=args.custom_l2,
             work_dir=args.work_dir,
             resume=args.resume,
+            overwrite=args.overwrite,
             amp=args.amp,
             launcher=args.launcher,
         )

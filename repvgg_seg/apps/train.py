@@ -29,7 +29,7 @@ from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner, max_bad_share
 from ..weights.pretrained import resolve
 from .check_dataset import check_data, check_quickly
-from .config import add_config, default_work_dir, load_config, resume_from
+from .config import add_config, begin_work_dir, default_work_dir, load_config, resume_from
 
 
 def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
@@ -127,13 +127,15 @@ def train(
     *,
     work_dir: str | None = None,
     resume: str | None = None,
+    overwrite: bool = False,
     amp: bool = False,
     launcher: str = 'none',
     data_check: bool = True,
 ) -> Runner:
     """Train the segmentor of `cfg` and return the runner; `resume` is a checkpoint file or 'latest'.
 
-    Before that some of the data is looked at, unless `data_check` is off. In training, files that cannot be read are
+    A work directory with the checkpoints of another training is refused; `overwrite` removes them. Before that, some
+    of the data is looked at, unless `data_check` is off. In training, files that cannot be read are
     skipped and listed, up to `max_bad_share` of `cfg`.
 
     Raises:
@@ -154,6 +156,8 @@ def train(
     init_cfg = cfg.model.backbone.get('init_cfg')
     if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and not resume:
         resolve(init_cfg['checkpoint'])
+    if not resume and _first_process(launcher):
+        begin_work_dir(cfg.work_dir, overwrite=overwrite)
     resume_from(cfg, resume)
     return run_training(GuardedRunner.from_cfg(prepare(cfg, launcher, amp=amp)))
 
@@ -176,6 +180,7 @@ def main(args: argparse.Namespace) -> None:
         load_config(args.config, args.cfg_options),
         work_dir=args.work_dir,
         resume=args.resume,
+        overwrite=args.overwrite,
         amp=args.amp,
         launcher=args.launcher,
         data_check=not args.no_data_check,

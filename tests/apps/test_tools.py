@@ -15,7 +15,7 @@ from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.models.segmentors import EncoderDecoder
 
 from repvgg_seg import RepVGGBlock
-from repvgg_seg.apps.config import find_checkpoint
+from repvgg_seg.apps.config import find_checkpoint, recorded_config
 from repvgg_seg.deploy.graph import InferenceGraph
 from tests.conftest import fails, latest, tool
 
@@ -347,3 +347,16 @@ def test_help(name: str, capsys) -> None:
     with pytest.raises(SystemExit) as stop:
         tool(name)(['--help'])
     assert stop.value.code == 0 and 'python tools/' in capsys.readouterr().out
+
+
+def test_a_work_directory_of_another_training_is_not_mixed_with_this_one(
+    trained, tiny_config, tmp_path, capsys
+) -> None:
+    work = shutil.copytree(trained, tmp_path / 'work')
+    other = ['--cfg-options', 'model.backbone.arch=RepVGG-A1', 'train_cfg.max_iters=2']
+    message = fails(capsys, 'train', tiny_config, '--work-dir', work, *other)
+    assert f'{work} holds best_mIoU_iter_' in message and 'go on with it by --resume' in message
+    assert (work / 'iter_4.pth').read_bytes() == (trained / 'iter_4.pth').read_bytes()
+    assert tool('train')([str(tiny_config), '--work-dir', str(work), '--overwrite', *other]) == 0
+    assert {path.name for path in work.glob('*.pth')} == {'iter_2.pth', 'best_mIoU_iter_2.pth'}
+    assert recorded_config(work).model.backbone.arch == 'RepVGG-A1'
