@@ -26,7 +26,7 @@ from ..deploy.convert import (
     write_deployed,
 )
 from ..files import write_text
-from ..models.variants import VARIANTS
+from ..models import variants
 from ..openmmlab.datasets import metainfo
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights, resolve
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Convert, and print the deviations."""
-    if args.model in VARIANTS:
+    if args.model in variants.VARIANTS:
         report = convert_classifier_checkpoint(args.model, args.checkpoint, args.out_dir)
     else:
         report = convert_segmentor_checkpoint(args.model, args.checkpoint, args.out_dir)

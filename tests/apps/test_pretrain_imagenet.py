@@ -17,7 +17,7 @@ from repvgg_seg import VARIANTS, RepVGG, RepVGGClassifier, load_weights
 from repvgg_seg.apps import pretrain_imagenet as pretraining
 from repvgg_seg.models import variants
 from repvgg_seg.models.weight_decay import undecayed
-from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor
+from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor, imagenet
 from repvgg_seg.weights.key_maps import DIALECTS, from_official
 from tests.conftest import TINY, TINY_PLUS, tool
 from tests.pretrain.conftest import WNIDS, write_folders, write_image
@@ -31,7 +31,7 @@ torch.set_num_threads(1)
 from repvgg_seg.models import variants
 from tests.conftest import TINY
 variants.VARIANTS = {{**variants.VARIANTS, 'tiny': TINY}}
-from repvgg_seg.apps.pretrain_imagenet import ResumableEpochLoop
+from repvgg_seg.openmmlab.imagenet import ResumableEpochLoop
 step = ResumableEpochLoop.run_iter
 def run_iter(self, idx, batch):
     step(self, idx, batch)
@@ -126,7 +126,7 @@ RECIPES = {
 def test_each_number_of_a_recipe_is_the_authors(recipe: str) -> None:
     cfg = pretraining.config_of(recipe)
     optimizer, train, test = cfg.optim_wrapper.optimizer, cfg.train_dataloader.dataset, cfg.val_dataloader.dataset
-    objective = pretraining.MODELS.build(cfg.model | {'arch': TINY}).objective
+    objective = imagenet.MODELS.build(cfg.model | {'arch': TINY}).objective
     assert {
         'max_epochs': cfg.train_cfg.max_epochs,
         'weight_decay': optimizer.weight_decay,
@@ -147,7 +147,7 @@ def test_each_number_of_a_recipe_is_the_authors(recipe: str) -> None:
 @pytest.mark.parametrize('custom_l2', [0.0, 1e-4])
 def test_every_parameter_of_a_network_has_its_decay(arch: str, custom_l2: float) -> None:
     with torch.device('meta'):
-        model = pretraining.PretrainingModel(arch, custom_l2=custom_l2)
+        model = imagenet.PretrainingModel(arch, custom_l2=custom_l2)
     free = undecayed(model, custom_l2=bool(custom_l2))
     decayed = {name.removeprefix('model.') for name, _ in model.named_parameters() if name not in free}
     blocks = [f'stage{s}.{b}' for s, n in enumerate(VARIANTS[arch].blocks, 1) for b in range(n)]
@@ -422,7 +422,7 @@ def test_a_damaged_image_stops_the_training_and_is_named(tmp_path, capsys, worke
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(folders, tmp_path, capsys, monkeypatch) -> None:
-    step = pretraining.ResumableEpochLoop.run_iter
+    step = imagenet.ResumableEpochLoop.run_iter
 
     def poisoned(self, idx, batch):
         if self.iter == 4:
@@ -430,13 +430,13 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(folders, tmp_p
                 next(self.runner.model.parameters()).fill_(torch.nan)
         step(self, idx, batch)
 
-    monkeypatch.setattr(pretraining.ResumableEpochLoop, 'run_iter', poisoned)
-    monkeypatch.setattr(pretraining.PretrainingHook, 'every_n_train_iters', lambda self, runner, n: True)
+    monkeypatch.setattr(imagenet.ResumableEpochLoop, 'run_iter', poisoned)
+    monkeypatch.setattr(imagenet.PretrainingHook, 'every_n_train_iters', lambda self, runner, n: True)
     said = fails(capsys, *arguments(folders, tmp_path / 'often'))
     assert re.search(
         r'the loss became nan by iteration 5: the last good checkpoint is .*/often/iter_4\.pth; resume', said
     )
-    monkeypatch.setattr(pretraining.PretrainingHook, 'every_n_train_iters', lambda self, runner, n: False)
+    monkeypatch.setattr(imagenet.PretrainingHook, 'every_n_train_iters', lambda self, runner, n: False)
     said = fails(capsys, *arguments(folders, tmp_path / 'rarely'))
     assert re.search(r'stage0.* is not finite by iteration 6: the last good checkpoint is .*/rarely/iter_4\.pth', said)
     assert not (tmp_path / 'rarely/iter_6.pth').exists() and not list(tmp_path.glob('*/*pretrain*'))
