@@ -72,7 +72,7 @@ def open_model(path: StrPath, backend: str, device: str, mode: str, *, trust: bo
     if backend == 'torch' and not trust:  # torch.export.load runs pickles and expressions that the file holds
         raise FileError(
             f'{path} can run any code of its author when it is opened, as all .pt2 files can: use an ONNX or OpenVINO '
-            'file of the model (.onnx, .xml), which cannot, or say trust=True (--trust) if you trust where it comes from'
+            'file of the model (.onnx, .xml), which cannot, or say trust=True (--trust) if you trust its author'
         )
     try:
         importlib.import_module(backend)
