@@ -93,6 +93,13 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='mixed precision: bfloat16, or float16 on GPUs without it')
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """Declare --trust."""
+    parser.add_argument(
+        '--trust', action='store_true', help='open a .pt2 file, which can run code of its author; others need no trust'
+    )
+
+
 def image_size(text: str) -> tuple[int, int]:
     """Read a size such as 512x1024, height first.
 

@@ -21,6 +21,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..cli import add_trust
 from ..runtime.backends import BACKENDS, MODES
 from ..runtime.predict import OUTPUTS, find_inputs, predict, share
 from ..runtime.segmenter import Segmenter
@@ -55,13 +56,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--mode', choices=MODES, default='latency',
         help='OpenVINO runs one image on all cores (default), or several at once',
     )  # fmt: skip
+    add_trust(parser)
 
 
 def main(args: argparse.Namespace) -> int:
     """Segment, and say what was left out."""
     inputs, rank, processes = share(find_inputs(args.inputs, args.out))
     segmenter = Segmenter(
-        args.model, backend=args.backend, device=args.device, mode=args.mode, fit=args.fit, overlap=args.overlap
+        args.model,
+        backend=args.backend,
+        device=args.device,
+        mode=args.mode,
+        fit=args.fit,
+        overlap=args.overlap,
+        trust=args.trust,
     )
     summary = predict(
         segmenter, inputs, args.out, save=args.save, overwrite=args.overwrite, frames=args.frames,

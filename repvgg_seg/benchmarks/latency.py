@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         plain.load_state_dict(original.state_dict())
         models = {"train-time, mmseg's heads": plain, 'train-time': original, 'deployed': converted}
         segmenters = {
-            candidates[name].runtime.name: Segmenter(path, backend=candidates[name].runtime.engine)
+            candidates[name].runtime.name: Segmenter(path, backend=candidates[name].runtime.engine, trust=True)
             for name, path in paths.items()
         }
         end_to_end = _end_to_end(cfg, models, segmenters, cv2.resize(image, args.size[::-1]), args.runs, Path(folder))

@@ -17,6 +17,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from ..cli import add_trust
 from ..runtime.images import Array
 from ..runtime.segmenter import Segmenter
 from .machine import describe_machine
@@ -34,11 +35,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--squares', type=int, nargs='*', default=[2000, 8000, 20000], metavar='PIXELS',
         help='sides of the images whose memory is measured (default: 2000 8000 20000)',
     )  # fmt: skip
+    add_trust(parser)
 
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Measure what the command line asks for."""
-    segmenter = Segmenter(args.model, backend=args.backend)
+    segmenter = Segmenter(args.model, backend=args.backend, trust=args.trust)
     facts = segmenter.metadata
     with tempfile.TemporaryDirectory() as folder:
         return {
@@ -110,7 +112,7 @@ def _memory(model: str, backend: str, side: int) -> dict[str, Any]:
 
 
 def _segment_square(model: str, backend: str, side: int) -> dict[str, Any]:
-    segmenter = Segmenter(model, backend=backend)
+    segmenter = Segmenter(model, backend=backend, trust=True)  # `run` has opened it before
     image, mask = np.empty((side, side, 3), np.uint8), np.ones((side, side), np.uint8)
     scene = _scene(512, 1024)
     for top, left in itertools.product(range(0, side, 512), range(0, side, 1024)):

@@ -266,8 +266,8 @@ def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[tuple[int, 
 
 
 def _runner(path: Path, backend: str) -> Callable[[Tensor], Tensor]:
-    """Open an exported file as an application does."""
-    _, model = open_model(path, backend, 'cpu', 'latency')
+    """Open a file that was just written here as an application does."""
+    _, model = open_model(path, backend, 'cpu', 'latency', trust=True)
 
     def run(images: Tensor) -> Tensor:
         ((_, result),) = model.map([(None, images.numpy())])

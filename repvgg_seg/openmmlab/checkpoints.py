@@ -6,14 +6,19 @@ mmseg and the runner's resume included), its writing of local files, and the pla
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
+import mmengine.hooks
 import mmengine.runner.checkpoint as theirs
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader
+from mmengine.registry import HOOKS
+from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
 from ..files import atomic_write
@@ -32,9 +37,14 @@ def _read(file: Any, map_location: Any = None, weights_only: bool | None = None)
     # Configs are Python source, and mmengine runs those that it finds in a checkpoint: `config` when it
     # resumes, `cfg` where an inferencer is given weights alone (give it the config as well).
     meta, hub = _dict(checkpoint, 'meta'), _dict(checkpoint, 'message_hub')
-    for holder in (meta, _dict(hub, 'runtime_info')):
-        holder.pop('cfg', None)
-        holder.pop('config', None)
+    for key in ('cfg', 'config'):
+        meta.pop(key, None)
+    for key in ('epoch', 'iter', 'seed'):  # a training counts on from them
+        value = meta.get(key, 0)
+        if not (type(value) is int and 0 <= value < 2**32) and not (key == 'seed' and value is None):
+            raise WeightsError(f'this checkpoint has no whole number for its {key}, which mmengine always writes')
+    if 'runtime_info' in hub:
+        hub['runtime_info'] = _facts(_dict(hub, 'runtime_info'), file)
     if checkpoint and all(isinstance(value, Tensor) for value in checkpoint.values()):
         checkpoint = {'meta': {}, 'state_dict': checkpoint}  # as a safetensors file has to be
     for key, value in _dict(checkpoint, 'state_dict').items():
@@ -42,6 +52,25 @@ def _read(file: Any, map_location: Any = None, weights_only: bool | None = None)
         if not good and weights_only is not False:
             raise WeightsError(f'this checkpoint has a {type(value).__name__} for the weight {key!r}')
     return checkpoint
+
+
+def _facts(info: dict[str, Any], file: Any) -> dict[str, Any]:
+    """Return of what a training noted what another may act on: finite numbers, and checkpoints beside this one.
+
+    mmengine removes the files that are noted here once they are outdated, whatever they are.
+    """
+    folder = Path(file).absolute().parent if isinstance(file, (str, os.PathLike)) else None
+    facts: dict[str, Any] = {}
+    for key, value in info.items():
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        if isinstance(value, Real) and math.isfinite(value):
+            facts[key] = value
+        elif key == 'keep_ckpt_ids' and isinstance(value, list):
+            facts[key] = [step for step in value if type(step) is int]
+        elif folder and isinstance(value, str) and isinstance(key, str) and key.startswith(('best_ckpt', 'last_ckpt')):
+            facts[key] = str(folder / Path(value).name)  # which is right where the folder was moved, too
+    return facts
 
 
 def _dict(holder: dict[str, Any], key: str) -> dict[str, Any]:
@@ -94,6 +123,29 @@ def _load_checked(
                     tensors[key] = value
         fitting(model, tensors)
     _load_state_dict(module, state_dict, strict, logger)
+
+
+@HOOKS.register_module(force=True)
+class CheckpointHook(mmengine.hooks.CheckpointHook):
+    """mmengine's, which takes over, and so removes, checkpoints of its own folder only."""
+
+    def before_train(self, runner: Runner) -> None:
+        """Forget the files of other folders that the checkpoint named from which the run resumes."""
+        info = runner.message_hub.runtime_info
+        work_dir = Path(runner.work_dir)
+        folder = work_dir if self.out_dir in (None, runner.work_dir) else Path(self.out_dir, work_dir.name)
+
+        def ours(path: object) -> bool:
+            return isinstance(path, str) and Path(path).parent.resolve() == folder.resolve()
+
+        if not ours(info.get('last_ckpt')):
+            info.pop('keep_ckpt_ids', None)
+        for key in [key for key in info if key.startswith('best_ckpt')]:
+            path = info[key]
+            whole = ours(path) and os.path.isfile(path) and not os.path.islink(path)
+            if not (whole and Path(path).name.startswith('best_')):
+                del info[key]
+        super().before_train(runner)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..files import FileError, StrPath
 from .images import Array
-from .metadata import ARCHIVE_NAME, KEY, ModelMetadata
+from .metadata import ARCHIVE_NAME, KEY, MAX_BYTES, ModelMetadata
 
 Tag = TypeVar('Tag')
 Classes = np.ndarray[Any, Any]  # (n, H, W) uint8 or uint16
@@ -43,12 +43,14 @@ class Backend(Protocol):
         """Yield the class maps of each batch, in order, with the tag that came with it."""
 
 
-def open_model(path: StrPath, backend: str, device: str, mode: str) -> tuple[str, Backend]:
+def open_model(path: StrPath, backend: str, device: str, mode: str, *, trust: bool = False) -> tuple[str, Backend]:
     """Open an exported file; return the name of the backend that was chosen, and it.
+
+    `trust` permits files that can run code of their author, which .pt2 files are; others need no permission.
 
     Raises:
         FileNotFoundError: it is not there.
-        FileError: it is of another kind, cut short, or not written by tools/export.py.
+        FileError: it is of another kind, cut short, not written by tools/export.py, or can run code without `trust`.
         ImportError: no backend that runs it is installed.
         ValueError: the backend does not exist or does not run such files, on this device, in this mode.
     """
@@ -67,6 +69,11 @@ def open_model(path: StrPath, backend: str, device: str, mode: str) -> tuple[str
         raise ValueError(f'{path}: a {path.suffix} file runs in {" or ".join(able)}, not in {backend}')
     if mode == 'throughput' and backend != 'openvino':
         raise ValueError(f'the throughput mode is of openvino, and {path} runs in {backend}')
+    if backend == 'torch' and not trust:  # torch.export.load runs pickles and expressions that the file holds
+        raise FileError(
+            f'{path} can run any code of its author when it is opened, as all .pt2 files can: use an ONNX or OpenVINO '
+            'file of the model (.onnx, .xml), which cannot, or say trust=True (--trust) if you trust its author'
+        )
     try:
         importlib.import_module(backend)
     except ImportError as error:
@@ -239,8 +246,11 @@ class Torch(Synchronous):
         try:
             with zipfile.ZipFile(path) as archive:
                 names = [name for name in archive.namelist() if name.endswith(f'/extra/{ARCHIVE_NAME}')]
-                text = archive.read(names[0]).decode() if names else None
-        except (zipfile.BadZipFile, UnicodeDecodeError, OSError) as error:
+                text = None
+                if names:
+                    with archive.open(names[0]) as member:
+                        text = member.read(MAX_BYTES + 1).decode()  # however much it says that it unpacks to
+        except Exception as error:  # zipfile and its decompressors raise many kinds
             raise _damaged(path, error) from error
         self.metadata = _metadata(path, text)
         try:

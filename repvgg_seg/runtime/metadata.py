@@ -9,6 +9,9 @@ from typing import Any, Literal
 KEY = 'repvgg_seg'  # in an ONNX file's metadata_props and an OpenVINO model's rt_info
 ARCHIVE_NAME = f'{KEY}.json'  # among the extra files of a torch.export archive
 FORMAT = 1
+# What is larger or deeper was not written by tools/export.py: a thousand classes take 60 kB, in 3 levels.
+MAX_BYTES = 2**20
+MAX_DEPTH = 8
 
 Output = Literal['classes', 'logits']
 Precision = Literal['fp32', 'fp16', 'bf16']
@@ -73,10 +76,16 @@ class ModelMetadata:
         Raises:
             ValueError: it is not that, or of a format that this version does not know.
         """
+        if len(text) > MAX_BYTES:
+            raise ValueError(f'the model metadata is larger than {MAX_BYTES} bytes: export the model again')
         try:
             values = json.loads(text)
         except ValueError as error:
             raise ValueError(f'the model metadata is no JSON ({error}): export the model again') from None
+        except RecursionError:
+            values = None
+        if values is None or _deeper(values, MAX_DEPTH):
+            raise ValueError(f'the model metadata is nested deeper than {MAX_DEPTH} levels: export the model again')
         if not isinstance(values, dict) or values.get('format') != FORMAT:
             found = values.get('format') if isinstance(values, dict) else None
             raise ValueError(
@@ -100,6 +109,15 @@ class ModelMetadata:
         if values['num_classes'] != len(metadata.classes):
             raise ValueError(f'the model has {values["num_classes"]} classes but names {len(metadata.classes)}')
         return metadata
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and dictionaries are nested in more levels; in a loop, as the depth is a stranger's."""
+    inner = [value]
+    for _ in range(levels + 1):
+        containers = [item for item in inner if isinstance(item, (list, dict))]
+        inner = [child for item in containers for child in (item.values() if isinstance(item, dict) else item)]
+    return bool(inner)
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:

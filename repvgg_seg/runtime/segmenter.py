@@ -67,6 +67,9 @@ class Segmenter:
 
     `batch`: how many images run at once, where the file was exported for any number (default: 1).
 
+    `trust`: open a .pt2 file, which can run code of its author (docs/security.md). It is a permission: .onnx and .xml
+    files, which run no code, open with and without it.
+
     Raises:
         FileNotFoundError: the file is not there.
         ImportError: no backend that runs it is installed.
@@ -83,10 +86,11 @@ class Segmenter:
         fit: Literal['tile', 'resize'] = 'tile',
         overlap: int | None = None,
         batch: int | None = None,
+        trust: bool = False,
     ) -> None:
         if fit not in ('tile', 'resize'):
             raise ValueError(f'there is no fit {fit!r}: choose tile or resize')
-        self.backend, self._model = open_model(path, backend, device, mode)
+        self.backend, self._model = open_model(path, backend, device, mode, trust=trust)
         self.metadata = self._model.metadata
         if self.metadata.output != 'classes':
             raise ValueError(f'{path} was exported to return {self.metadata.output}, and a mask needs classes')
