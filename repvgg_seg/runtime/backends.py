@@ -255,11 +255,11 @@ class Torch(Synchronous):
         self.metadata = _metadata(path, text)
         try:
             program = torch.export.load(path)
+            if device != 'cpu':
+                program = importlib.import_module('torch.export.passes').move_to_device_pass(program, device)
+            module = program.module()
         except Exception as error:
             raise _damaged(path, error) from error
-        if device != 'cpu':
-            program = importlib.import_module('torch.export.passes').move_to_device_pass(program, device)
-        module = program.module()
 
         def infer(batch: Array) -> Classes:
             with torch.inference_mode():
