@@ -7,7 +7,7 @@ from torch import nn
 from repvgg_seg import RepVGG, RepVGGBlock, RepVGGClassifier, switch_to_deploy
 from repvgg_seg.deploy.convert import (
     VerificationError,
-    convert_checkpoint,
+    convert_classifier_checkpoint,
     convert_segmentor,
     verify_classifier,
     verify_segmentor,
@@ -153,7 +153,7 @@ def test_the_graph_refuses_what_is_not_a_segmentor() -> None:
 def test_a_classifier_checkpoint_becomes_a_verified_deployed_one(tmp_path) -> None:
     model = randomise(RepVGGClassifier('RepVGG-A0', 10)).eval()
     torch.save({'state_dict': {f'module.{k}': v for k, v in model.state_dict().items()}}, tmp_path / 'a0.pth')
-    report = convert_checkpoint('RepVGG-A0', str(tmp_path / 'a0.pth'), tmp_path / 'out')
+    report = convert_classifier_checkpoint('RepVGG-A0', str(tmp_path / 'a0.pth'), tmp_path / 'out')
     assert report == json.loads((tmp_path / 'out/report.json').read_text())
     assert report['parameters'] == {
         'train': sum(p.numel() for p in model.parameters()),
@@ -173,5 +173,5 @@ def test_a_failed_verification_writes_nothing(tmp_path) -> None:
         model.stage1[0].rbr_dense.bn.running_var.fill_(-1)  # no square root: NaN
     torch.save(model.state_dict(), tmp_path / 'a0.pth')
     with pytest.raises(ValueError, match='NaN'):
-        convert_checkpoint('RepVGG-A0', str(tmp_path / 'a0.pth'), tmp_path / 'out')
+        convert_classifier_checkpoint('RepVGG-A0', str(tmp_path / 'a0.pth'), tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
