@@ -4,8 +4,8 @@
     python tools/export.py work_dirs/demo/deploy --to openvino --size 512x1024 --precision bf16
 
 The file takes uint8 images (N, H, W, C), of three channels in RGB, and returns class indices (N, H, W); classes,
-palette, size, versions and the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from the original; a file that
-is further off than it may be is not written.
+palette, size, versions and the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from
+the original; a file that is further off than it may be is not written.
 """
 
 from __future__ import annotations

@@ -43,23 +43,26 @@ class Check:
     name: str
     fuse: bool  # whether the original is fused anew in `dtype`, or the converted model is taken as it is
     dtype: torch.dtype  # of the arithmetic
+    unit: float  # what one rounding costs at most, relative: of the arithmetic, or of the stored weights
     max_rel: float  # what is tolerated in any network
+
+
+DOUBLE, SINGLE = 2.0**-53, 2.0**-24
 
 
 # A right fusion leaves about 1e-15 in float64, a wrong one 1e-2. Stored weights are rounded once, to 6e-8 in float32;
 # in float32 arithmetic depth amplifies that to about 1e-6 in a trained network and 1e-5 in a random one. A deep network
 # can amplify it more. How much is measured on the original alone, as the deviation between its own float32 and float64
-# outputs; HEADROOM times that is tolerated, in the unit of each check's arithmetic. (Right conversions of networks of
+# outputs; HEADROOM times that is tolerated, in the unit of each check. (Right conversions of networks of
 # 48 blocks need up to 3 times.) A small fault cannot hide in it: `_require_weights` looks at each number.
 CHECKS = (
-    Check('algebra', True, torch.float64, 1e-10),
-    Check('weights', False, torch.float64, 1e-5),
-    Check('float32', False, torch.float32, 1e-4),
+    Check('algebra', True, torch.float64, DOUBLE, 1e-10),
+    Check('weights', False, torch.float64, SINGLE, 1e-5),
+    Check('float32', False, torch.float32, SINGLE, 1e-4),
 )
 HEADROOM = 10
 MAX_ROUNDING = 0.1  # no comparison can tell about a network of which float32 itself changes more than this
-UNIT = {torch.float64: 2.0**-53, torch.float32: 2.0**-24}  # what one rounding costs at most, relative
-WEIGHT_TOLERANCE = 16 * UNIT[torch.float32]  # fusing and storing one number takes fewer roundings
+WEIGHT_TOLERANCE = 16 * SINGLE  # fusing and storing one number takes fewer roundings
 
 
 @dataclass(frozen=True)
@@ -175,7 +178,7 @@ def _verify(
         model = _copied(model, dtype)
         return [outputs(model, images) for images in inputs]
 
-    references = {dtype: run(original, dtype) for dtype in UNIT}
+    references = {dtype: run(original, dtype) for dtype in (torch.float64, torch.float32)}
     roundings = [
         _max_rel(single, double)[1]
         for (single, _), (double, _) in zip(references[torch.float32], references[torch.float64], strict=True)
@@ -213,7 +216,7 @@ def _compare(
         VerificationError: further than is allowed.
     """
     max_abs, max_rel = _max_rel(result[0], reference[0])
-    explained = HEADROOM * rounding * UNIT[check.dtype] / UNIT[torch.float32]
+    explained = HEADROOM * rounding * check.unit / SINGLE
     deviation = Deviation(
         check=check.name,
         input_size=list(images.shape[1:3]),
@@ -330,7 +333,7 @@ def write_deployed(
         },
         'verification': [asdict(deviation) for deviation in deviations],
         # How many times larger one rounding of float32 comes out in the original's own logits.
-        'amplification': max(deviation.rounding for deviation in deviations) / UNIT[torch.float32],
+        'amplification': max(deviation.rounding for deviation in deviations) / SINGLE,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
         'versions': {'python': platform.python_version(), **versions()},
     }

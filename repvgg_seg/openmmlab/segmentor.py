@@ -1,4 +1,4 @@
-"""The segmentor of the shipped configs (heads that fit the arch, custom L2 in the loss), and the deployed form of any."""
+"""The segmentor of the shipped configs, with heads that fit and custom L2 in the loss, and the deployed form of any."""
 
 from __future__ import annotations
 
