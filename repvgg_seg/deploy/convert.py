@@ -53,8 +53,8 @@ DOUBLE, SINGLE = 2.0**-53, 2.0**-24
 # A right fusion leaves about 1e-15 in float64, a wrong one 1e-2. Stored weights are rounded once, to 6e-8 in float32;
 # in float32 arithmetic depth amplifies that to about 1e-6 in a trained network and 1e-5 in a random one. A deep network
 # can amplify it more. How much is measured on the original alone, as the deviation between its own float32 and float64
-# outputs; HEADROOM times that is tolerated, in the unit of each check. (Right conversions of networks of
-# 48 blocks need up to 3 times.) A small fault cannot hide in it: `_require_weights` looks at each number.
+# outputs; HEADROOM times that is tolerated, in the unit of each check: right conversions of networks of 48 blocks need
+# up to 3 times. A small fault cannot hide in it, as `_require_weights` looks at each number.
 CHECKS = (
     Check('algebra', True, torch.float64, DOUBLE, 1e-10),
     Check('weights', False, torch.float64, SINGLE, 1e-5),
