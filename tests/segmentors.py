@@ -1,14 +1,19 @@
 """Small segmentors with mmseg's own heads."""
 
+import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
 import repvgg_seg.openmmlab  # noqa: F401  (registers the backbones)
+from repvgg_seg import RepVGGBlock
 from tests.conftest import TINY, randomise
 
+RGB = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True)
 
-def segmentor(head: str = 'PSPHead', variant=TINY, classes: int = 5, **backbone) -> nn.Module:
+
+def segmentor(head: str = 'PSPHead', variant=TINY, classes: int = 5, data_preprocessor=RGB, **backbone) -> nn.Module:
     """A PSPNet or UPerNet on a tiny trunk with random statistics in every norm; `classes=1` makes a sigmoid head."""
     register_all_modules()
     several = head.endswith('UPerHead')
@@ -28,11 +33,33 @@ def segmentor(head: str = 'PSPHead', variant=TINY, classes: int = 5, **backbone)
         decode_head['threshold'] = 0.4
     model = dict(
         type='EncoderDecoder',
-        data_preprocessor=dict(
-            type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True
-        ),
+        data_preprocessor=data_preprocessor,
         backbone=dict(type='RepVGGplus' if variant.se == 'post' else 'RepVGG', arch=variant, **backbone),
         decode_head=decode_head,
         test_cfg=dict(mode='whole'),
     )
     return randomise(MODELS.build(model)).eval()
+
+
+@MODELS.register_module()
+class BlockNeck(nn.Module):
+    """A neck of RepVGG blocks, which change no sizes."""
+
+    def __init__(self, channels: list[int]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(RepVGGBlock(count, count) for count in channels)
+
+    def forward(self, maps: tuple) -> tuple:
+        return tuple(block(x) for block, x in zip(self.blocks, maps, strict=True))
+
+
+@MODELS.register_module()
+class BlockHead(BaseDecodeHead):
+    """A decode head of one RepVGG block."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.block = RepVGGBlock(self.in_channels, self.channels)
+
+    def forward(self, maps: tuple) -> torch.Tensor:
+        return self.cls_seg(self.block(self._transform_inputs(maps)))

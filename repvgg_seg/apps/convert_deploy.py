@@ -20,6 +20,7 @@ from mmengine.config import Config
 from ..deploy.convert import (
     convert_classifier_checkpoint,
     convert_segmentor,
+    is_deployed,
     make_folder,
     require_blocks,
     verify_segmentor,
@@ -46,7 +47,8 @@ def deployed_config(cfg: Config) -> Config:
         deployed.pop(key, None)
     deployed.model.update(auxiliary_head=None, train_cfg=None)
     deployed.model.pop('custom_l2', None)  # part of the loss
-    deployed.model.backbone.update(deploy=True, init_cfg=None)
+    deployed.model.backbone.init_cfg = None
+    deployed.model.update(type='DeployedSegmentor', segmentor=deployed.model.type)
     return deployed
 
 
@@ -59,17 +61,17 @@ def convert_segmentor_checkpoint(config: str | Path, checkpoint: str, out_dir: s
             Nothing has been written then.
     """
     cfg = load_config(config)
-    if cfg.model.backbone.get('deploy'):
-        raise ValueError(f'{config} describes a deployed model already: there is nothing to convert')
     original = build_segmentor(cfg)
     require_blocks(original)
+    if is_deployed(original):
+        raise ValueError(f'{config} describes a deployed model already: there is nothing to convert')
     source = resolve(find_checkpoint(checkpoint))
     load_weights(original, source)
     meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
     converted = convert_segmentor(original)
     deviations = verify_segmentor(original, converted)
 
-    # A fresh model must take the weights: the deployed config and the converter cannot disagree.
+    # A fresh model must take the weights.
     deployed = deployed_config(cfg)
     build_segmentor(deployed).load_state_dict(converted.state_dict())
     folder = make_folder(out_dir)
@@ -112,4 +114,5 @@ def main(args: argparse.Namespace) -> None:
             f'{deviation["agreement"]:.4%} of the classes agree'
         )
     before, after = report['parameters']['train'], report['parameters']['deploy']
+    print(f'one rounding of float32 comes out {report["amplification"]:.3g} times larger in the logits')
     print(f'{before:,} parameters while training, {after:,} deployed; wrote {args.out_dir}')

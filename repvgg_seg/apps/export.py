@@ -3,9 +3,9 @@
     python tools/export.py work_dirs/demo/deploy --to onnx
     python tools/export.py work_dirs/demo/deploy --to openvino --size 512x1024 --precision bf16
 
-The file takes uint8 RGB images (N, H, W, 3) and returns class indices (N, H, W); classes, palette, size, versions and
-the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from the original; a file that
-is further off than it may be is not written.
+The file takes uint8 images (N, H, W, C), of three channels in RGB, and returns class indices (N, H, W); classes,
+palette, size, versions and the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from
+the original; a file that is further off than it may be is not written.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import nn
 
 from .. import files
 from ..cli import image_size
+from ..deploy.convert import is_deployed
 from ..deploy.export import TARGETS, export_segmentor
 from ..runtime.images import SUFFIXES, read_image
 from ..runtime.metadata import DYNAMIC, OUTPUTS, PRECISIONS, Output, Precision
@@ -99,14 +100,15 @@ def load_deployed(model_dir: str | Path) -> tuple[Config, nn.Module, dict[str, A
     if digest != recorded:
         raise ValueError(f'{weights} is not the file that {report_file} proves right: copy it again, or convert again')
     cfg = load_config(config)
-    if not cfg.model.backbone.get('deploy'):
-        raise ValueError(f'{config} does not describe a deployed model: {cure}')
     if (cfg.model.get('data_preprocessor') or {}).get('test_cfg'):
         raise ValueError(
             f'{config} pads images for the test (data_preprocessor.test_cfg), which the inference graph does not: '
             'remove that, and export a size that needs no padding'
         )
-    segmentor = load_weights(build_segmentor(cfg), weights)
+    segmentor = build_segmentor(cfg)
+    if not is_deployed(segmentor):
+        raise ValueError(f'{config} does not describe a deployed model: {cure}')
+    load_weights(segmentor, weights)
     meta = (read_checkpoint(weights).get('meta') or {}).get('dataset_meta') or {}
     return cfg, segmentor, meta, {'file': weights.name, 'sha256': digest}
 

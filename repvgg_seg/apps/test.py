@@ -16,11 +16,10 @@ import mmcv
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmseg.structures import SegDataSample
 
 from ..cli import add_runner_options
-from ..deploy.convert import convert_segmentor, verify_segmentor
+from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner
 from ..weights.pretrained import load_weights, resolve
@@ -79,9 +78,6 @@ def evaluate(
     """
     source = resolve(find_checkpoint(checkpoint))
     check_data(cfg, 'test_dataloader')
-    deployed = bool(cfg.model.backbone.get('deploy'))
-    if deploy and deployed:
-        raise ValueError('this config is of a deployed model already: leave --deploy out')
     if tta and not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
         raise ValueError('--tta needs tta_model and tta_pipeline in the config')
     cfg.work_dir = work_dir or default_work_dir(cfg)
@@ -103,8 +99,13 @@ def evaluate(
     if out_dir:
         cfg.test_evaluator.output_dir = str(Path(out_dir).resolve())
     runner = GuardedRunner.from_cfg(prepare(cfg, launcher))
-    holder = runner.model.module if is_model_wrapper(runner.model) else runner.model
-    segmentor: Any = holder.module if tta else holder
+    parent, name = runner, 'model'  # where the segmentor is: below what distributes or augments it
+    while hasattr(getattr(parent, name), 'module'):
+        parent, name = getattr(parent, name), 'module'
+    segmentor: Any = getattr(parent, name)
+    deployed = is_deployed(segmentor)
+    if deploy and deployed:
+        raise ValueError('this config is of a deployed model already: leave --deploy out')
     load_weights(segmentor, source)
     runner.logger.info('evaluating %s', source)
 
@@ -117,7 +118,7 @@ def evaluate(
         deviations = verify_segmentor(segmentor, converted)
         runner.logger.info('converted; largest relative deviation %.2e', max(d.max_rel for d in deviations))
         results = {'train-time': runner.test()}
-        segmentor.backbone = converted.backbone
+        setattr(parent, name, converted)
         results['deployed'] = runner.test()
     return results if is_main_process() else {}
 

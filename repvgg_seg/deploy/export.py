@@ -24,7 +24,7 @@ from .. import files
 from ..environment import versions
 from ..runtime.backends import open_model
 from ..runtime.images import Array
-from ..runtime.metadata import ARCHIVE_NAME, KEY, ModelMetadata, Output, Precision
+from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, ModelMetadata, Output, Precision
 from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
 
@@ -112,7 +112,7 @@ def export_segmentor(
 
     The graph is that of InferenceGraph for images of `image_size` (H, W), by default the `size` that the network sees;
     `batch` None takes any number of them. In what is written it is run with synthetic images and with `images`,
-    (H, W, 3) of any size, which are resized; what fails the comparison (see Parity) is not written.
+    (H, W, C) of any size, which are resized; what fails the comparison (see Parity) is not written.
     `source` is the file and the sha256 of the weights. Classes without name or colour get one.
 
     Raises:
@@ -125,14 +125,19 @@ def export_segmentor(
     reference = InferenceGraph(segmentor, resize_to=size if image_size not in (None, size) else None, output=output)
     reference = reference.cpu().eval()
     image_size = image_size or size
-    checks = [*synthetic_images(image_size).unbind(), *(torch.from_numpy(_resized(i, image_size)) for i in images)]
+    if other := {image.shape[2] for image in images} - {reference.channels}:
+        raise ValueError(f'images of {other.pop()} channels were given, and the model takes {reference.channels}')
+    checks = [
+        *synthetic_images(image_size, reference.channels).unbind(),
+        *(torch.from_numpy(_resized(image, image_size)) for image in images),
+    ]
     with Progress(console=Console(stderr=True), transient=True) as progress, _working_folder(path.parent) as folder:
         task = progress.add_task(f'exporting to {to}', total=3 + len(checks))
         with torch.inference_mode():
-            channels = reference.logits(checks[0][None]).shape[1]
+            outputs = reference.logits(checks[0][None]).shape[1]
         progress.advance(task)
         metadata = ModelMetadata(
-            **_named(channels, classes, palette),
+            **_named(outputs, classes, palette),
             batch=batch,
             size=image_size,
             output=output,
@@ -140,6 +145,7 @@ def export_segmentor(
             source=source,
             versions=versions() | {package: version(package) for package in target.packages},
             created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            mean=_padding(reference),
         )
         run = {}
         # The logits that are compared come from a twin of the file, if the file itself returns classes.
@@ -246,10 +252,17 @@ def _named(channels: int, classes: Sequence[str], palette: Sequence[Sequence[int
     return {'classes': tuple(names), 'palette': tuple(colours)}
 
 
+def _padding(graph: InferenceGraph) -> tuple[int, ...]:
+    """Return the colour that images are padded with: what normalisation takes to zero, for RGB as in training."""
+    return MEAN_COLOUR if graph.channels == 3 else tuple(graph.mean.flatten().round().clamp(0, 255).int().tolist())
+
+
 def _resized(image: Array, size: tuple[int, int]) -> Array:
     import cv2
 
-    return image if image.shape[:2] == size else cv2.resize(image, size[::-1])
+    if image.shape[:2] == size:
+        return image
+    return cv2.resize(image, size[::-1]).reshape(*size, -1)  # which drops the axis of a single channel
 
 
 def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[tuple[int, Tensor]]:
@@ -301,7 +314,7 @@ def _publish(folder: Path, path: Path) -> list[Path]:
 
 
 def _trace(graph: InferenceGraph, metadata: ModelMetadata) -> torch.export.ExportedProgram:
-    example = torch.zeros(metadata.batch or 2, *metadata.size, 3, dtype=torch.uint8)
+    example = torch.zeros(metadata.batch or 2, *metadata.size, metadata.channels, dtype=torch.uint8)
     dynamic = {'images': {0: torch.export.Dim('batch')}} if metadata.batch is None else None
     with torch.no_grad():
         return torch.export.export(graph, (example,), dynamic_shapes=dynamic)
@@ -335,7 +348,7 @@ def _write_openvino(graph: InferenceGraph, path: Path, metadata: ModelMetadata) 
 
     graph.wide = torch.int32  # its reader of torch programs knows no uint16; the file's output is one all the same
     model = openvino.convert_model(_trace(graph, metadata))
-    model.reshape([metadata.batch or -1, *metadata.size, 3])
+    model.reshape([metadata.batch or -1, *metadata.size, metadata.channels])
     model.inputs[0].get_tensor().set_names({'images'})
     if metadata.output == 'classes' and len(metadata.classes) > 256:
         processor = openvino.preprocess.PrePostProcessor(model)

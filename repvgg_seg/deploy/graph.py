@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..models.block import fuse_conv_bn
+from ..models.block import RepVGGBlock, fuse_conv_bn
 from ..models.folding import resize
 from ..runtime.metadata import OUTPUTS, Output
 
@@ -49,8 +49,15 @@ def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:
     conv.weight.copy_(kernel)
 
 
+def input_channels(model: nn.Module) -> int:
+    """Return how many channels the images have that `model` takes: those of its first convolution."""
+    return next(m.in_channels for m in model.modules() if isinstance(m, RepVGGBlock | nn.Conv2d))
+
+
 class InferenceGraph(nn.Module):
-    """A whole segmentor: uint8 RGB images (N, H, W, 3) -> class indices (N, H, W), uint8 or above 256 classes uint16.
+    """A whole segmentor: uint8 images (N, H, W, C) -> class indices (N, H, W), uint8 or above 256 classes uint16.
+
+    C is `channels`, what the backbone takes; of three channels, the order is RGB.
 
     Normalisation, backbone, neck, decode head, resizing of the logits to (H, W) and argmax, as mmseg's whole-image
     inference does them. `segmentor` is read by its attributes only, so this needs nothing of mmseg; it is not copied.
@@ -63,7 +70,8 @@ class InferenceGraph(nn.Module):
     least, so that half precision costs no more than it must.
 
     Raises:
-        ValueError: `segmentor` is not an encoder-decoder with a single decode head.
+        ValueError: `segmentor` is not an encoder-decoder with a single decode head, or normalises other channels than
+            its backbone has.
     """
 
     mean: Tensor
@@ -85,23 +93,23 @@ class InferenceGraph(nn.Module):
             raise ValueError(f'unknown output {output!r}: it is one of {", ".join(OUTPUTS)}')
         backbone: Any = segmentor.backbone
         self.backbone: nn.Module = backbone
-        if (channels := getattr(getattr(backbone, 'stage0', None), 'in_channels', 3)) != 3:
-            raise ValueError(f'the inference graph takes RGB images, but this backbone has {channels} input channels')
+        self.channels = input_channels(backbone)
         self.neck: nn.Module = getattr(segmentor, 'neck', None) or nn.Identity()
         self.decode_head = head
         self.resize_to, self.output = resize_to, output
         self.align_corners = bool(head.align_corners)
         # mmseg reads images as BGR, so a model that does not swap the channels wants them in that order.
-        self.bgr = not preprocessor._channel_conversion
+        self.bgr = self.channels == 3 and not preprocessor._channel_conversion
         # Of a sigmoid, which tells two classes apart by one channel.
         self.threshold: Any = getattr(head, 'threshold', None)
-        normalise = preprocessor._enable_normalize
-        self.register_buffer(
-            'mean', preprocessor.mean.reshape(1, 3, 1, 1) if normalise else torch.zeros(1, 3, 1, 1), False
-        )
-        self.register_buffer(
-            'std', preprocessor.std.reshape(1, 3, 1, 1) if normalise else torch.ones(1, 3, 1, 1), False
-        )
+        for name, nothing in (('mean', torch.zeros), ('std', torch.ones)):
+            value = getattr(preprocessor, name) if preprocessor._enable_normalize else nothing(self.channels)
+            if value.numel() not in (1, self.channels):
+                raise ValueError(
+                    f'the backbone takes {self.channels} channels, but data_preprocessor.{name} has {value.numel()} '
+                    'entries: give one for each channel'
+                )
+            self.register_buffer(name, value.flatten().expand(self.channels).reshape(1, -1, 1, 1), False)
 
     def cast(self, dtype: torch.dtype) -> InferenceGraph:
         """Convert the network's parameters, in place, and leave the normalisation as it is; return self."""
@@ -109,12 +117,12 @@ class InferenceGraph(nn.Module):
             network.to(dtype)
         return self
 
-    def logits(self, images: Tensor) -> Tensor:  # (N, H, W, 3) -> (N, classes, H, W)
+    def logits(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, classes, H, W)
         """Return the logits at the size of `images` (one channel for a sigmoid head)."""
         dtype = next(self.decode_head.parameters()).dtype
         outside = torch.float64 if dtype == torch.float64 else torch.float32
         size = (images.shape[1], images.shape[2])
-        x = (images.flip(-1) if self.bgr else images).to(outside).permute(0, 3, 1, 2)  # (N, 3, H, W)
+        x = (images.flip(-1) if self.bgr else images).to(outside).permute(0, 3, 1, 2)  # (N, C, H, W)
         if self.resize_to:
             x = F.interpolate(x, self.resize_to, mode='bilinear', align_corners=False)
         x = (x - self.mean.to(outside)) / self.std.to(outside)
@@ -127,7 +135,7 @@ class InferenceGraph(nn.Module):
             out = out if out.shape[2:] == target else resize(out, target, self.align_corners)
         return out
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, H, W, 3) -> (N, H, W) or (N, classes, H, W)
+    def forward(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, H, W) or (N, classes, H, W)
         logits = self.logits(images)
         return logits if self.output == 'logits' else self.classes(logits)
 

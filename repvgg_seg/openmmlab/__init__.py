@@ -29,7 +29,7 @@ from .image_cache import LoadCachedAnnotations, LoadCachedImage
 from .imagenet import PretrainingModel
 from .optim import AutocastOptimWrapper, RepVGGOptimWrapperConstructor
 from .runner import ChannelsLastHook
-from .segmentor import RepVGGSegmentor
+from .segmentor import RepVGGSegmentor, deployed_segmentor
 from .transforms import AlbuPhotoMetricDistortion, ResizeAndCrop, SeededAlbu
 
 __all__ = [
@@ -49,5 +49,6 @@ __all__ = [
     'RepVGGplus',
     'ResizeAndCrop',
     'SeededAlbu',
+    'deployed_segmentor',
     'fold_heads',
 ]

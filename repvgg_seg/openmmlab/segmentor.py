@@ -1,4 +1,4 @@
-"""The segmentor of the shipped configs: heads that fit the arch, and the custom L2 in the finetuning loss."""
+"""The segmentor of the shipped configs, with heads that fit and custom L2 in the loss, and the deployed form of any."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from mmengine.config import ConfigDict
 from mmseg.models.segmentors import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
+from ..deploy.convert import convert_segmentor
 from ..models.custom_l2 import custom_l2 as custom_l2_penalty
 from .backbone import RepVGG
 
@@ -69,3 +70,16 @@ class RepVGGSegmentor(EncoderDecoder):
         if self.custom_l2:
             losses['loss_custom_l2'] = self.custom_l2 / 2 * custom_l2_penalty(self)
         return losses
+
+
+@MODELS.register_module(name='DeployedSegmentor')
+def deployed_segmentor(segmentor: str, **config: Any) -> nn.Module:
+    """Build the segmentor of type `segmentor` from its train-time config, and convert it before it gets any weights.
+
+    What a deployed config builds is made by the converter itself, so the two cannot disagree, wherever the RepVGG
+    blocks are: backbone, neck or decode head.
+
+    Raises:
+        ValueError: it contains no RepVGG block.
+    """
+    return convert_segmentor(MODELS.build(ConfigDict(type=segmentor, **config)), inplace=True)

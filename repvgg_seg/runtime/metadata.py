@@ -18,14 +18,17 @@ Precision = Literal['fp32', 'fp16', 'bf16']
 OUTPUTS: tuple[Output, ...] = ('classes', 'logits')
 PRECISIONS: tuple[Precision, ...] = ('fp32', 'fp16', 'bf16')
 DYNAMIC = 'dynamic'
+# ImageNet's, which normalisation takes to zero: what mmseg fills crops with in training, and convolutions see beyond
+# an image's border.
+MEAN_COLOUR = (124, 116, 104)
 
 
 @dataclass(frozen=True)
 class ModelMetadata:
     """The facts about an exported graph; `to_json` and `from_json` are inverse to each other.
 
-    The graph takes uint8 images (N, H, W, 3) in RGB and returns `output`: class indices (N, H, W), uint8 or above 256
-    classes uint16, or float32 logits (N, classes, H, W), where a sigmoid head has one channel.
+    The graph takes uint8 images (N, H, W, C), of three channels in RGB, and returns `output`: class indices (N, H, W),
+    uint8 or above 256 classes uint16, or float32 logits (N, classes, H, W), where a sigmoid head has one channel.
 
     Raises:
         ValueError: a field is not what it has to be.
@@ -40,6 +43,12 @@ class ModelMetadata:
     source: dict[str, str]  # 'file' and 'sha256' of the weights that were exported
     versions: dict[str, str]  # of the packages that wrote the file
     created: str  # ISO 8601
+    mean: tuple[int, ...] = MEAN_COLOUR  # one for each of the C channels: what padding is filled with
+
+    @property
+    def channels(self) -> int:
+        """C, the channels of the images."""
+        return len(self.mean)
 
     def __post_init__(self) -> None:
         rules = {
@@ -52,6 +61,7 @@ class ModelMetadata:
             'source': _is_text(self.source) and {'file', 'sha256'} <= set(self.source),
             'versions': _is_text(self.versions),
             'created': isinstance(self.created, str),
+            'mean': bool(self.mean) and all(_is_integer(value, 0, 255) for value in self.mean),
         }
         for name, holds in rules.items():
             if not holds:
@@ -60,13 +70,16 @@ class ModelMetadata:
     def to_json(self) -> str:
         """Return the text that goes into the file."""
         values = asdict(self)
-        batch, size = values.pop('batch'), values.pop('size')
+        batch, size, mean = (values.pop(name) for name in ('batch', 'size', 'mean'))
+        rgb = len(mean) == 3
         values |= {
             'format': FORMAT,
             'num_classes': len(self.classes),
-            'colour_order': 'RGB',
-            'input': [DYNAMIC if batch is None else batch, *size, 3],
+            'colour_order': 'RGB' if rgb else None,
+            'input': [DYNAMIC if batch is None else batch, *size, len(mean)],
         }
+        if not rgb:
+            values['mean'] = mean
         return json.dumps(values)
 
     @classmethod
@@ -93,15 +106,21 @@ class ModelMetadata:
                 'export the model again, or use the version that wrote it'
             )
         fixed = {'format', 'num_classes', 'colour_order', 'input'}
-        names = {field.name for field in fields(cls)} - {'batch', 'size'}
+        names = {field.name for field in fields(cls)} - {'batch', 'size', 'mean'}
+        mean = _tuple(values.pop('mean', [*MEAN_COLOUR]))
         if different := set(values) ^ (names | fixed):
             raise ValueError(f'the model metadata lacks, or has too much, of: {", ".join(sorted(different))}')
         shape = values['input']
-        if not (isinstance(shape, list) and len(shape) == 4 and shape[3] == 3 and values['colour_order'] == 'RGB'):
-            raise ValueError(f'the model takes {values["colour_order"]} images of {shape}, not RGB images (N, H, W, 3)')
+        order = 'RGB' if len(mean) == 3 else None
+        if not (isinstance(shape, list) and shape[3:] == [len(mean)] and values['colour_order'] == order):
+            raise ValueError(
+                f'the model takes {values["colour_order"]} images of {shape}, not {order or "multichannel"} images '
+                f'(N, H, W, {len(mean)})'
+            )
         metadata = cls(
             batch=None if shape[0] == DYNAMIC else shape[0],
             size=tuple(shape[1:3]),
+            mean=mean,
             classes=_tuple(values['classes']),
             palette=tuple(map(_tuple, _tuple(values['palette']))),
             **{name: values[name] for name in names - {'classes', 'palette'}},

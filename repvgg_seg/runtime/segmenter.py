@@ -23,7 +23,7 @@ from .images import Array, read_image
 from .prefetch import ahead_of, ordered, until_error
 from .tiling import Fit, Mask, Scaled, Size, Tiles
 
-Source = StrPath | Array  # an image file, or (H, W, 3) uint8 RGB
+Source = StrPath | Array  # an image file, or (H, W, 3) uint8 RGB; of a model for C other channels (H, W, C) only
 
 
 class Segmented(NamedTuple):
@@ -172,8 +172,13 @@ class Segmenter:
         """Return an image (H, W, 3) under the colours of its mask, of which `opacity` shows.
 
         Raises:
-            ValueError: image and mask are of different sizes, or the opacity is not between 0 and 1.
+            ValueError: the model is not for RGB, image and mask are of different sizes, or the opacity is not between 0
+                and 1.
         """
+        if self.metadata.channels != 3:
+            raise ValueError(
+                f'an image of {self.metadata.channels} channels has no colours to lay those of a mask over'
+            )
         if image.shape != (*mask.shape, 3):
             raise ValueError(f'an image of shape {image.shape} has no mask of shape {mask.shape}')
         if not 0 <= opacity <= 1:
@@ -183,14 +188,24 @@ class Segmenter:
     def _load(self, source: Source, out: Mask | None = None) -> _Job:
         """Read one image and say how it goes through the graph; an error becomes part of the job."""
         try:
+            channels, mean = self.metadata.channels, self.metadata.mean
+            if channels != 3 and not isinstance(source, np.ndarray):
+                raise ValueError(
+                    f'this model takes arrays (H, W, {channels}) of uint8, and files are read as RGB: read {source} '
+                    'yourself and pass the array'
+                )
             image = source if isinstance(source, np.ndarray) else read_image(source)
-            if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-                raise ValueError(f'an image is an array (H, W, 3) of uint8 in RGB, not {image.shape} of {image.dtype}')
+            if image.shape[2:] != (channels,) or image.dtype != np.uint8 or not image.size:
+                order = ' in RGB' if channels == 3 else ''
+                raise ValueError(
+                    f'an image is an array (H, W, {channels}) of uint8{order}, not {image.shape} of {image.dtype}'
+                )
             shape = image.shape[:2]
             dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
             if out is not None and (out.shape, out.dtype) != (shape, dtype):
                 raise ValueError(f'out is {out.shape} of {out.dtype}, and the mask {shape} of {np.dtype(dtype)}')
-            fit = Tiles(shape, self.size, self.overlap) if self.fit == 'tile' else Scaled(shape, self.size)
+            tiled = self.fit == 'tile'
+            fit = Tiles(shape, self.size, self.overlap, mean) if tiled else Scaled(shape, self.size, mean)
             return _Job(source, image, fit, np.empty(shape, dtype) if out is None else out, fit.count)
         except Exception as error:
             nothing = np.empty((0, 0, 3), np.uint8)

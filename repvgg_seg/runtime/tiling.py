@@ -7,7 +7,7 @@ at a time, and `paste` puts the graph's class map of a piece into the mask. Neit
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,10 +15,7 @@ import cv2
 import numpy as np
 
 from .images import Array
-
-# ImageNet's, which normalisation takes to zero: what mmseg fills crops with in training, and convolutions see beyond
-# an image's border.
-MEAN_COLOUR = (124, 116, 104)
+from .metadata import MEAN_COLOUR
 
 Size = tuple[int, int]  # (H, W)
 Mask = np.ndarray[Any, Any]  # (H, W) class indices, uint8 or uint16
@@ -31,7 +28,7 @@ class Fit(Protocol):
     def count(self) -> int:
         """How many pieces there are."""
 
-    def cut(self, image: Array) -> Iterator[tuple[Any, Array]]:  # (H, W, 3) -> places and (h, w, 3)
+    def cut(self, image: Array) -> Iterator[tuple[Any, Array]]:  # (H, W, C) -> places and (h, w, C)
         """Yield each piece with its place."""
 
     def paste(self, mask: Mask, place: Any, piece: Mask) -> None:  # (H, W), (h, w)
@@ -60,12 +57,14 @@ def spans(length: int, tile: int, overlap: int) -> list[Span]:
     return [Span(start, keep, stop) for start, (keep, stop) in zip(starts, itertools.pairwise(seams), strict=True)]
 
 
-def pad(image: Array, size: Size) -> Array:  # (H, W, 3) -> (h, w, 3)
-    """Fill an image up to `size` with MEAN_COLOUR, to the right and below; as it is where that is its size."""
-    below, right = size[0] - image.shape[0], size[1] - image.shape[1]
-    if below == right == 0:
+def pad(image: Array, size: Size, colour: Sequence[int]) -> Array:  # (H, W, C) -> (h, w, C)
+    """Fill an image up to `size` with `colour`, to the right and below; as it is where that is its size."""
+    if image.shape[:2] == size:
         return image
-    return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_CONSTANT, value=MEAN_COLOUR)
+    padded = np.empty((*size, image.shape[2]), np.uint8)
+    padded[:] = colour
+    padded[: image.shape[0], : image.shape[1]] = image
+    return padded
 
 
 class Tiles:
@@ -74,8 +73,8 @@ class Tiles:
     Of the image, one tile at a time is touched, row of tiles by row, so it may be a memory map.
     """
 
-    def __init__(self, shape: Size, size: Size, overlap: int) -> None:
-        self.size = size
+    def __init__(self, shape: Size, size: Size, overlap: int, colour: Sequence[int] = MEAN_COLOUR) -> None:
+        self.size, self.colour = size, colour
         self.rows, self.columns = (spans(length, tile, overlap) for length, tile in zip(shape, size, strict=True))
         self.count = len(self.rows) * len(self.columns)
 
@@ -83,7 +82,8 @@ class Tiles:
         """Yield each tile with its two spans."""
         h, w = self.size
         for row, column in itertools.product(self.rows, self.columns):
-            yield (row, column), pad(image[row.start : row.start + h, column.start : column.start + w], self.size)
+            tile = image[row.start : row.start + h, column.start : column.start + w]
+            yield (row, column), pad(tile, self.size, self.colour)
 
     def paste(self, mask: Mask, place: tuple[Span, Span], piece: Mask) -> None:
         """Keep the middle of a tile."""
@@ -102,15 +102,16 @@ class Scaled:
 
     count = 1
 
-    def __init__(self, shape: Size, size: Size) -> None:
-        self.size = size
+    def __init__(self, shape: Size, size: Size, colour: Sequence[int] = MEAN_COLOUR) -> None:
+        self.size, self.colour = size, colour
         scale = min(size[0] / shape[0], size[1] / shape[1])
         self.inside = tuple(min(max(1, round(n * scale)), limit) for n, limit in zip(shape, size, strict=True))
 
     def cut(self, image: Array) -> Iterator[tuple[None, Array]]:
         """Yield the whole image."""
         h, w = self.inside
-        yield None, pad(cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR), self.size)
+        scaled = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)  # drops the axis of a single channel
+        yield None, pad(scaled.reshape(h, w, -1), self.size, self.colour)
 
     def paste(self, mask: Mask, place: None, piece: Mask) -> None:
         """Scale the class map back."""

@@ -14,9 +14,13 @@ from mmengine.config import Config
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.models.segmentors import EncoderDecoder
 
-from repvgg_seg import RepVGGBlock
-from repvgg_seg.apps.config import find_checkpoint, recorded_config
+from repvgg_seg import VARIANTS, RepVGGBlock
+from repvgg_seg.apps.config import build_segmentor, find_checkpoint, load_config, recorded_config
+from repvgg_seg.apps.export import load_deployed
+from repvgg_seg.apps.test import evaluate
+from repvgg_seg.deploy.convert import is_deployed
 from repvgg_seg.deploy.graph import InferenceGraph
+from repvgg_seg.openmmlab.skip_unreadable import GuardedRunner
 from tests.conftest import fails, latest, tool
 
 
@@ -95,6 +99,39 @@ def test_evaluation_of_both_forms_agrees_and_draws(tiny_config, trained, demo_da
     assert len(masks) == 4 and cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED).shape == (64, 128)
     drawings = sorted((tmp_path / 'overlays').glob('*.png'))
     assert len(drawings) == 4 and cv2.imread(str(drawings[0])).shape == (64, 256, 3)
+
+
+def test_blocks_of_neck_and_head_are_converted_loaded_and_evaluated(tiny_config, tmp_path, monkeypatch) -> None:
+    config, out = tmp_path / 'blocks.py', tmp_path / 'deploy'
+    channels = [*VARIANTS['RepVGG-A0'].channels[1:]]
+    config.write_text(
+        f"_base_ = ['{tiny_config}']\n"
+        "custom_imports = dict(imports=['repvgg_seg.openmmlab', 'tests.segmentors'])\n"
+        f"model = dict(neck=dict(type='BlockNeck', channels={channels}), auxiliary_head=None, decode_head=dict(\n"
+        f"    _delete_=True, type='BlockHead', in_channels={channels[3]}, in_index=3, channels=8, num_classes=19))\n"
+    )
+    cfg = load_config(config)
+    torch.save({'state_dict': build_segmentor(cfg).state_dict()}, tmp_path / 'weights.pth')
+    assert tool('convert_deploy')([str(config), str(tmp_path / 'weights.pth'), str(out)]) == 0
+    assert is_deployed(init_model(str(out / 'deploy.py'), str(out / 'deploy.pth'), device='cpu'))
+    assert is_deployed(load_deployed(out)[1])
+
+    forms = []
+    monkeypatch.setattr(GuardedRunner, 'test', lambda runner: forms.append(runner.model) or {})
+    evaluate(cfg, str(tmp_path / 'weights.pth'), deploy=True, work_dir=str(tmp_path))
+    before, after = forms
+    assert not any(block.deploy for block in before.modules() if isinstance(block, RepVGGBlock)) and is_deployed(after)
+
+
+def test_a_folder_of_before_whose_backbone_says_deploy_still_works(deployed, tmp_path) -> None:
+    shutil.copytree(deployed, tmp_path / 'old')
+    cfg = Config.fromfile(deployed / 'deploy.py')
+    cfg.model.type = cfg.model.pop('segmentor')
+    cfg.model.backbone.deploy = True
+    cfg.dump(tmp_path / 'old/deploy.py')
+    _, segmentor, *_ = load_deployed(tmp_path / 'old')
+    expected = load_deployed(deployed)[1].state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in segmentor.state_dict().items())
 
 
 def test_a_deployed_model_is_evaluated_like_any_other(deployed, tmp_path, capsys) -> None:

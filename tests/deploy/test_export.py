@@ -15,6 +15,7 @@ from repvgg_seg.deploy.export import TARGETS, Parity, export_segmentor
 from repvgg_seg.deploy.graph import InferenceGraph
 from repvgg_seg.runtime.backends import openvino_core
 from repvgg_seg.runtime.metadata import ModelMetadata
+from repvgg_seg.runtime.segmenter import Segmenter
 from tests.conftest import TINY_PLUS, TINY_SE
 from tests.segmentors import segmentor
 
@@ -82,6 +83,38 @@ def test_a_torch_archive_holds_a_sigmoid_head_that_returns_logits(tmp_path) -> N
     with torch.no_grad():
         expected = InferenceGraph(model, output='logits')(images)
         assert torch.allclose(program.module()(images), expected, atol=1e-4) and expected.shape == (2, 1, *SIZE)
+
+
+@pytest.mark.parametrize(
+    ('channels', 'to', 'name'),
+    [(1, 'openvino', 'm.xml'), (4, 'exported-program', 'm.pt2'), (13, 'onnx', 'm.onnx')],
+)
+def test_images_of_other_channels_than_rgb_run_in_the_segmenter(channels: int, to: str, name: str, tmp_path) -> None:
+    preprocessor = dict(type='SegDataPreProcessor', mean=[90.0], std=[60.0])
+    model = segmentor(data_preprocessor=preprocessor, in_channels=channels)
+    report = exported(tmp_path / name, to, model)
+    assert report['metadata']['input'] == [1, *SIZE, channels] and report['parity']['agreement'] == 1
+    image = synthetic_images(SIZE, channels)[0]
+    with torch.no_grad():
+        expected = InferenceGraph(model)(image[None])[0].numpy()
+    segmenter = Segmenter(tmp_path / name)
+    assert (segmenter(image.numpy()) == expected).mean() > 0.999
+    small = np.ascontiguousarray(image.numpy()[:20, :30])
+    padded = np.full((*SIZE, channels), 90, np.uint8)  # what the network sees as nothing
+    padded[:20, :30] = small
+    assert np.array_equal(segmenter(small), segmenter(padded)[:20, :30])
+    assert Segmenter(tmp_path / name, fit='resize')(synthetic_images((50, 90), channels)[0].numpy()).shape == (50, 90)
+    with pytest.raises(ValueError, match=rf'takes arrays \(H, W, {channels}\) of uint8, and files are read as RGB'):
+        segmenter(tmp_path / 'image.png')
+    with pytest.raises(ValueError, match=rf'an image is an array \(H, W, {channels}\) of uint8, not \(33, 47, 3\)'):
+        segmenter(np.zeros((*SIZE, 3), np.uint8))
+    with pytest.raises(ValueError, match=f'an image of {channels} channels has no colours to lay'):
+        segmenter.overlay(image.numpy(), expected)
+
+
+def test_images_of_other_channels_than_the_models_do_not_join_the_comparison(tmp_path) -> None:
+    with pytest.raises(ValueError, match='images of 4 channels were given, and the model takes 3'):
+        exported(tmp_path / 'm.pt2', 'exported-program', segmentor(), images=[np.zeros((9, 9, 4), np.uint8)])
 
 
 @pytest.mark.parametrize(

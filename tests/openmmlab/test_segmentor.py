@@ -1,5 +1,6 @@
 """The segmentor: channels that follow from the arch, the custom L2 loss, and weight decay as the authors apply it."""
 
+import copy
 import re
 
 import pytest
@@ -14,8 +15,12 @@ from mmseg.utils import register_all_modules
 from torch import nn
 
 import repvgg_seg.openmmlab  # noqa: F401  (registers the segmentor)
-from repvgg_seg import custom_l2
+from repvgg_seg import RepVGGBlock, custom_l2, switch_to_deploy
 from repvgg_seg.apps.config import load_config
+from repvgg_seg.apps.convert_deploy import deployed_config
+from repvgg_seg.deploy.convert import convert_segmentor, is_deployed, synthetic_images, verify_segmentor
+from repvgg_seg.deploy.graph import InferenceGraph
+from tests import segmentors as segmentors  # registers neck and head
 from tests.conftest import TINY, TINY_SE, randomise, tool
 
 register_all_modules()
@@ -32,6 +37,20 @@ def build(arch=TINY, **model) -> nn.Module:
         auxiliary_head={**HEAD, 'num_classes': 3, 'in_index': 2},
     )
     return MODELS.build({**cfg, **model})
+
+
+def of_blocks(kind: str) -> dict:
+    """The config of a segmentor with RepVGG blocks in backbone, neck and decode head."""
+    head = {'num_classes': 3, 'in_channels': TINY.channels[4], 'in_index': 3, 'channels': 8, 'align_corners': False}
+    return dict(
+        type=kind,
+        data_preprocessor=dict(type='SegDataPreProcessor', mean=[120.0] * 3, std=[60.0] * 3, bgr_to_rgb=True),
+        backbone=dict(type='RepVGG', arch=TINY),
+        neck=dict(type='BlockNeck', channels=[*TINY.channels[1:]]),
+        decode_head=dict(type='BlockHead', **head),
+        auxiliary_head={**HEAD, **head},
+        test_cfg=dict(mode='whole'),
+    )
 
 
 def optimizer(model: nn.Module, **cfg) -> torch.optim.Optimizer:
@@ -82,6 +101,44 @@ def test_with_a_neck_or_another_backbone_the_config_states_the_channels() -> Non
         backbone={'type': 'ResNet', 'depth': 18}, decode_head={**head, 'in_channels': 512}, auxiliary_head=None
     )
     assert model.decode_head.in_channels == 512
+
+
+# ---- the deployed form
+
+
+@pytest.mark.parametrize('kind', ['RepVGGSegmentor', 'EncoderDecoder'])
+def test_a_deployed_config_takes_the_weights_wherever_the_blocks_are(kind: str) -> None:
+    cfg = Config({'model': of_blocks(kind)})
+    original = randomise(MODELS.build(copy.deepcopy(cfg.model))).eval()
+    converted = convert_segmentor(original)
+    verify_segmentor(original, converted, [(33, 47)])
+    deployed = MODELS.build(deployed_config(cfg).model)
+    blocks = {name: block.deploy for name, block in deployed.named_modules() if isinstance(block, RepVGGBlock)}
+    assert {name.partition('.')[0] for name in blocks} == {'backbone', 'neck', 'decode_head'} and all(blocks.values())
+    assert type(deployed).__name__ == kind and not deployed.training and not deployed.with_auxiliary_head
+    deployed.load_state_dict(converted.state_dict())
+    images = synthetic_images((33, 47))
+    with torch.no_grad():
+        assert torch.equal(InferenceGraph(deployed).logits(images), InferenceGraph(converted).logits(images))
+
+
+def test_a_model_is_deployed_if_all_its_blocks_are() -> None:
+    model = MODELS.build(ConfigDict(of_blocks('EncoderDecoder')))
+    assert not is_deployed(model)
+    switch_to_deploy(model.backbone, inplace=True)
+    assert not is_deployed(model)  # the neck's and the head's are not
+    assert is_deployed(switch_to_deploy(model)) and not is_deployed(model.decode_head.conv_seg)
+
+
+def test_a_segmentor_without_blocks_has_no_deployed_form() -> None:
+    model = of_blocks('EncoderDecoder')
+    del model['neck']
+    model |= {
+        'backbone': {'type': 'ResNet', 'depth': 18},
+        'decode_head': {**HEAD, 'in_channels': 512, 'num_classes': 3},
+    }
+    with pytest.raises(ValueError, match='EncoderDecoder contains no RepVGG block: there is nothing to convert'):
+        MODELS.build(deployed_config(Config({'model': model})).model)
 
 
 # ---- weight decay

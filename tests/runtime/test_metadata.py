@@ -43,6 +43,19 @@ def test_the_json_is_what_readers_rely_on() -> None:
     }
 
 
+@pytest.mark.parametrize('mean', [(90,), (1, 2, 3, 4), tuple(range(13))])
+def test_images_of_other_channels_are_told(mean) -> None:
+    metadata = replace(METADATA, mean=mean)
+    values = json.loads(metadata.to_json())
+    assert values['input'] == [1, 64, 128, len(mean)] and values['colour_order'] is None
+    assert ModelMetadata.from_json(metadata.to_json()) == metadata and metadata.channels == len(mean)
+    for change in ({'colour_order': 'RGB'}, {'input': [1, 64, 128, 3]}):
+        with pytest.raises(ValueError, match=rf'not multichannel images \(N, H, W, {len(mean)}\)'):
+            ModelMetadata.from_json(json.dumps(values | change))
+    with pytest.raises(ValueError, match='no valid mean'):
+        replace(METADATA, mean=(300,))
+
+
 @pytest.mark.parametrize(
     ('change', 'message'),
     [

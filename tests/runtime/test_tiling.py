@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from repvgg_seg.runtime.metadata import MEAN_COLOUR
 from repvgg_seg.runtime.tiling import Scaled, Tiles, pad, spans
 
 sizes = st.integers(1, 40)
@@ -44,10 +45,10 @@ def test_cutting_and_pasting_gives_the_image_back(shape, size, data) -> None:
 
 def test_what_is_beyond_the_image_is_the_mean_colour() -> None:
     image = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    padded = pad(image, (4, 3))
+    padded = pad(image, (4, 3), MEAN_COLOUR)
     assert np.array_equal(padded[:2, :2], image)
     assert (padded[2:] == [124, 116, 104]).all() and (padded[:, 2:] == [124, 116, 104]).all()
-    assert pad(image, (2, 2)) is image
+    assert pad(image, (2, 2), MEAN_COLOUR) is image
 
 
 @given(shape=st.tuples(sizes, sizes), size=st.tuples(sizes, sizes))
