@@ -64,7 +64,7 @@ def test_every_command_runs(readme, home, tiny_config, monkeypatch, capsys) -> N
         name = re.search(r'tools/(\w+)\.py', command)[1]
         argv = words[words.index(f'tools/{name}.py') + 1 :]
         if name == 'make_demo_data':
-            argv += ['--train', '2', '--val', '1', '--size', '64x32', '--workers', '1']
+            argv += ['--train', '2', '--val', '1', '--size', '32x64', '--workers', '1']
         if name == 'pretrain_imagenet':  # on three classes, small and short, and alone
             argv = [word for word in argv if word not in ('--launcher', 'pytorch')]
             argv += ['--cfg-options', *PRETRAINING]
