@@ -1,5 +1,5 @@
 # python tools/train.py configs/pspnet_repvgg_a0_folder.py --amp
-# For images of your own: copy this file, change data_root, num_classes and what else you like. See README.md.
+# For images of your own: change data_root, num_classes and what else you like in a copy. See docs/data.md.
 # Cost: 1,500 iterations of 4 crops of 512x512 at output stride 8.
 # Expect: what your images give.
 _base_ = [
@@ -15,7 +15,7 @@ val_dataloader = dict(dataset=dict(data_root=data_root))
 test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=(512, 512)),
-    backbone=dict(arch='RepVGG-A0', init_cfg=dict(type='Pretrained', checkpoint='repvgg://RepVGG-A0')),
+    backbone=dict(arch='RepVGG-A0', init_cfg=dict(type='Pretrained', checkpoint='repvgg://')),
     decode_head=dict(num_classes=num_classes),
     auxiliary_head=dict(num_classes=num_classes),
 )

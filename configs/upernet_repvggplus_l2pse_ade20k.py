@@ -1,13 +1,4 @@
-# python tools/train.py configs/upernet_repvggplus_l2pse_ade20k.py
-# Cost: 160k iterations of 16 crops of 512x512; 182.7 M parameters, 168.2 M deployed.
-# Not run here: there was no GPU and no ADE20K.
-# Weights: a browser download, see pretrained/README.md.
-# Expect: not known.
+# 182.7 M parameters, 168.2 M deployed.
+# The weights are a browser download: see pretrained/README.md.
 _base_ = ['_base_/upernet_ade20k.py']
-model = dict(
-    backbone=dict(
-        type='RepVGGplus',
-        arch='RepVGGplus-L2pse',
-        init_cfg=dict(type='Pretrained', checkpoint='repvgg://RepVGGplus-L2pse'),
-    )
-)
+model = dict(backbone=dict(type='RepVGGplus', arch='RepVGGplus-L2pse'))

@@ -1,6 +1,7 @@
 """The rules of the house: imports run downward, and importing the package loads nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,11 @@ def test_imports_run_downward_only(repo) -> None:
             if root == 'repvgg_seg' and room in ROOMS and other in ROOMS and other != room:
                 assert other in ROOMS[room], f'{path} imports {name}'
     assert 'repvgg_seg.models.block.RepVGGBlock' in imports(repo / 'repvgg_seg/deploy/convert.py')  # it does see them
+
+
+def test_contributing_shows_the_rooms_and_what_each_may_import(repo) -> None:
+    shown = re.findall(r'^\| `(\w+)` \| [^|]+ \| ?([^|]*) ?\|$', (repo / 'CONTRIBUTING.md').read_text(), re.MULTILINE)
+    assert {room: set(re.findall(r'`(\w+)`', names)) for room, names in shown} == ROOMS
 
 
 def loaded_after(statement: str) -> set[str]:

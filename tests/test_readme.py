@@ -1,19 +1,22 @@
-"""Runs the README: each command and each example, in order, as a newcomer would, on small data."""
+"""Runs README.md and docs/: each command and each example, in order, as a newcomer would, on small data."""
 
 import itertools
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
 
 from repvgg_seg import RepVGGClassifier
-from tests.conftest import randomise, tool
+from tests.conftest import CONFIGS, randomise, tool
 
+REPO = Path(__file__).resolve().parents[1]
+PAGES = [REPO / 'README.md', *sorted((REPO / 'docs').glob('*.md'))]
+CODE = re.compile(r'^```(bash|python)\n(.*?)^```', re.MULTILINE | re.DOTALL)
 PRETRAINING = (
     'model.num_classes=3', 'train_cfg.max_epochs=1', 'train_dataloader.batch_size=8',
     'train_dataloader.num_workers=0', 'val_dataloader.num_workers=0',
@@ -27,87 +30,121 @@ def expanded(name: str) -> list[str]:
     return [''.join(choice) for choice in itertools.product(*parts)]
 
 
-def blocks(readme: str, language: str) -> list[str]:
-    return re.findall(rf'^```{language}\n(.*?)^```', readme, re.MULTILINE | re.DOTALL)
+@pytest.fixture
+def home(tmp_path, monkeypatch, demo_data, folders, local_files) -> Path:
+    """The working directory, in which the relative paths of the pages exist."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'configs').symlink_to(REPO / 'configs')
+    cv2.imwrite('street.png', cv2.imread(str(next(demo_data.rglob('*_leftImg8bit.png')))))
+    (tmp_path / 'photos').mkdir()
+    shutil.copy('street.png', 'photos')
+    shutil.copy(local_files['.onnx'], 'model.onnx')
+    (tmp_path / 'data/mine/coloured').mkdir(parents=True)
+    cv2.imwrite('data/mine/coloured/a.png', np.array([[0, 255, 128]], np.uint8))
+    [classes] = re.findall(r'^```json\n(.*?)^```', (REPO / 'docs/data.md').read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / 'data/mine/classes.json').write_text(classes)
+    (tmp_path / 'data/imagenet').symlink_to(folders)
+    torch.save(randomise(RepVGGClassifier('RepVGG-A0')).state_dict(), 'RepVGG-A0-train.pth')
+    return tmp_path
 
 
-@pytest.fixture(scope='module')
-def readme(repo) -> str:
-    return (repo / 'README.md').read_text()
+def run(command: str, tiny_config: Path, capsys) -> None:
+    """Run a command of a page in this process, smaller than it is; those for Cityscapes must say that it is absent."""
+    words = shlex.split(command)
+    name = re.search(r'tools/(\w+)\.py', command)[1]
+    argv = words[words.index(f'tools/{name}.py') + 1 :]
+    if name == 'make_demo_data':
+        argv += ['--train', '2', '--val', '1', '--size', '32x64', '--workers', '1']
+    if name == 'pretrain_imagenet':  # on three classes, small and short, and alone
+        argv = [word for word in argv if word not in ('--launcher', 'pytorch')]
+        argv += ['--cfg-options', *PRETRAINING]
+    if argv[0] == 'classifiers':
+        argv += ['--size', '32', '--batch', '2', '--runs', '1']
+    argv = [str(tiny_config) if word == 'configs/pspnet_repvgg_a0_demo.py' else word for word in argv]
+    status = tool(name)(argv)
+    message = capsys.readouterr().err
+    if 'cityscapes' in command:
+        assert status == 2 and 'data/cityscapes/leftImg8bit/train does not exist' in message, command
+    else:
+        assert status == 0, f'{command}: {message}'
 
 
-@pytest.fixture(scope='module')
-def home(tmp_path_factory, repo, trained, demo_data, folders, local_files):
-    """A directory in which the README's relative paths exist."""
-    home = tmp_path_factory.mktemp('home')
-    shutil.copytree(trained, home / 'work_dirs/demo')
-    cv2.imwrite(str(home / 'street.png'), cv2.imread(str(next(demo_data.rglob('*_leftImg8bit.png')))))
-    torch.save(randomise(RepVGGClassifier('RepVGG-A0')).state_dict(), home / 'RepVGG-A0-train.pth')
-    (home / 'data/mine/coloured').mkdir(parents=True)
-    cv2.imwrite(str(home / 'data/mine/coloured/a.png'), np.array([[0, 255, 128]], np.uint8))
-    (classes,) = blocks((repo / 'README.md').read_text(), 'json')
-    (home / 'data/mine/classes.json').write_text(classes)
-    (home / 'configs').symlink_to(repo / 'configs')
-    (home / 'data/imagenet').symlink_to(folders)
-    shutil.copy(local_files['.onnx'], home / 'model.onnx')
-    (home / 'photos').mkdir()
-    shutil.copy(home / 'street.png', home / 'photos')
-    return home
+@pytest.mark.parametrize('page', [page for page in PAGES if CODE.search(page.read_text())], ids=lambda page: page.stem)
+def test_every_command_and_example_runs(page, home, tiny_config, trained, deployed, capsys) -> None:
+    if page.name != 'README.md':  # which makes them
+        shutil.copytree(trained, 'work_dirs/demo')
+        shutil.copytree(deployed, 'work_dirs/demo/deploy')
+    for language, code in CODE.findall(page.read_text()):
+        if language == 'python':
+            exec(compile(code, page.name, 'exec'), {})
+            continue
+        for command in code.splitlines():
+            run(command, tiny_config, capsys)
+    for result in {
+        'README': ['work_dirs/demo/deploy/report.json', 'masks/index', 'masks/overlay'],
+        'data': ['data/mine/masks/a.png', 'work_dirs/demo/browse'],
+        'deploy': ['overlays/vis/street.png', 'street_overlay.png', 'work_dirs/demo/deploy/model.onnx', 'masks/index'],
+        'pretrain': ['work_dirs/a0/deploy.pth', 'a0_for_timm.safetensors'],
+    }.get(page.stem, ()):
+        assert (home / result).exists(), result
+    if page.stem == 'data':
+        assert cv2.imread('data/mine/masks/a.png', cv2.IMREAD_UNCHANGED).tolist() == [[0, 1, 255]]
 
 
-def test_every_command_runs(readme, home, tiny_config, monkeypatch, capsys) -> None:
-    monkeypatch.chdir(home)
-    commands = [line for block in blocks(readme, 'bash') for line in block.splitlines()]
-    assert len(commands) >= 10
-    for command in commands:
-        words = shlex.split(command)
-        name = re.search(r'tools/(\w+)\.py', command)[1]
-        argv = words[words.index(f'tools/{name}.py') + 1 :]
-        if name == 'make_demo_data':
-            argv += ['--train', '2', '--val', '1', '--size', '64x32', '--workers', '1']
-        if name == 'pretrain_imagenet':  # on three classes, small and short, and alone
-            argv = [word for word in argv if word not in ('--launcher', 'pytorch')]
-            argv += ['--cfg-options', *PRETRAINING]
-        if argv[0] == 'classifiers':
-            argv += ['--size', '32', '--batch', '2', '--runs', '1']
-        # The demo's commands run on the tiny data set; those for Cityscapes, which is not here, must say so.
-        argv = [str(tiny_config) if word == 'configs/pspnet_repvgg_a0_demo.py' else word for word in argv]
-        status = tool(name)(argv)
-        said = capsys.readouterr()
-        if 'cityscapes' in command:
-            assert status == 2 and 'data/cityscapes/leftImg8bit/train does not exist' in said.err, command
-        else:
-            assert status == 0, f'{command}: {said.err}'
-    assert (home / 'work_dirs/demo/deploy/report.json').is_file()
-    assert (home / 'work_dirs/a0/deploy.pth').is_file()
-    assert cv2.imread(str(home / 'data/mine/masks/a.png'), cv2.IMREAD_UNCHANGED).tolist() == [[0, 1, 255]]
+def test_the_pages_have_commands_and_examples() -> None:
+    code = [CODE.findall(page.read_text()) for page in PAGES]
+    commands = [
+        line for blocks in code for language, text in blocks if language == 'bash' for line in text.splitlines()
+    ]
+    assert len(commands) >= 30 and sum(language == 'python' for blocks in code for language, _ in blocks) >= 6
+    tools = {path.stem for path in (REPO / 'tools').glob('*.py')}
+    assert {re.search(r'tools/(\w+)\.py', command)[1] for command in commands} == tools
 
 
-def test_every_example_runs(readme, home, deployed, monkeypatch) -> None:
-    monkeypatch.chdir(home)
-    shutil.copytree(deployed, home / 'work_dirs/demo/deploy', dirs_exist_ok=True)
-    examples = blocks(readme, 'python')
-    assert len(examples) >= 3
-    for example in examples:
-        exec(compile(example, 'README.md', 'exec'), {})
-    assert list((home / 'overlays').rglob('*.jpg')) + list((home / 'overlays').rglob('*.png'))
+def sources(config: Path) -> str:
+    """Return the text of a config and of all that it is based on."""
+    text = config.read_text()
+    names = re.findall(
+        r"'([^']+\.py)'", (re.findall(r'^_base_ = \[(.*?)\]', text, re.MULTILINE | re.DOTALL) or [''])[0]
+    )
+    return text + ''.join(sources(config.parent / name) for name in names)
 
 
-def test_every_config_is_listed_and_opens_with_its_command_cost_and_result(readme, repo) -> None:
-    listed = {name for code in re.findall(r'`([\w{},]+\.py)`', readme) for name in expanded(code)}
-    for path in (repo / 'configs').glob('*.py'):
-        assert path.name in listed
-        header = [line for line in path.read_text().splitlines() if line.startswith('#')]
-        assert f'tools/train.py configs/{path.name}' in header[0]
-        text = '\n'.join(header)
-        assert re.search(r'^# Cost: ', text, re.MULTILINE) and re.search(r'^# Expect: ', text, re.MULTILINE), path
-        Config.fromfile(path)
+def test_every_config_is_listed_and_says_its_command_cost_and_result() -> None:
+    page = (REPO / 'docs/train.md').read_text()
+    listed = {name for code in re.findall(r'`([\w{},]+\.py)`', page) for name in expanded(code)}
+    assert {path.name for path in CONFIGS} == {name for name in listed if name.startswith(('pspnet_', 'upernet_'))}
+    for path in CONFIGS:
+        for fact in ('python tools/train.py configs/', 'Cost: ', 'Expect: '):  # by itself or by one base
+            assert len(re.findall(rf'^# {fact}', sources(path), re.MULTILINE)) == 1, (path, fact)
 
 
-def test_every_link_and_make_target_exists(readme, repo) -> None:
-    assert not re.search(r'^[A-Z]+$', readme, re.MULTILINE)  # no placeholder was left
-    for target in re.findall(r'\]\((?!http)([^)#]+)', readme):
-        assert (repo / target).exists(), target
-    makefile = (repo / 'Makefile').read_text()
-    for target in re.findall(r'make (\w+)', readme):
-        assert target in {'make'} or re.search(rf'^{target}:', makefile, re.MULTILINE), target
+# Pages that README.md names and that come with what they describe.
+TO_COME = {'docs/class_map.md', 'docs/sizes.md', 'docs/security.md'}
+
+
+@pytest.mark.parametrize(
+    'page', [*PAGES, REPO / 'CONTRIBUTING.md', REPO / 'pretrained/README.md'], ids=lambda page: page.stem
+)
+def test_every_link_and_make_target_exists(page) -> None:
+    text = page.read_text()
+    prose = re.sub(r'^```.*?^```', '', text, flags=re.MULTILINE | re.DOTALL)
+    assert not re.search(r'^[A-Z]+$', prose, re.MULTILINE)  # no placeholder was left
+    for target, anchor in re.findall(r'\]\((?!http)([^)#]*)#?([^)]*)\)', prose):
+        path = (page.parent / target).resolve() if target else page
+        if str(path.relative_to(REPO)) in TO_COME:
+            continue
+        assert path.exists(), target
+        if anchor:
+            titles = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE)
+            assert anchor in {re.sub(r'[^\w -]', '', title).lower().replace(' ', '-') for title in titles}, anchor
+    makefile = (REPO / 'Makefile').read_text()
+    for target in re.findall(r'`make (\w+)|^make (\w+)', text, re.MULTILINE):
+        assert re.search(rf'^{"".join(target)}:', makefile, re.MULTILINE), target
+
+
+def test_the_package_is_said_to_be_in_no_index() -> None:
+    """An index does not have it: a wheel or a checkout is what pip is given."""
+    texts = [*PAGES, REPO / 'CONTRIBUTING.md', REPO / 'setup.cfg', *(REPO / 'repvgg_seg').rglob('*.py')]
+    for path in texts:
+        assert not re.search(r'pip install [^`\n]*\brepvgg[-_]seg(?!-\*)', path.read_text()), path

@@ -2,7 +2,7 @@
 
     python tools/convert_masks.py data/mine/classes.json data/mine/coloured data/mine/masks
 
-classes.json gives each class its colour: see "Your own images" in README.md. Every image in the second folder and its
+classes.json gives each class its colour: see docs/data.md. Every image in the second folder and its
 folders becomes an 8-bit PNG file under the same name in the third. An interrupted conversion goes on where it was.
 """
 

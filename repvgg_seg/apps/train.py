@@ -25,6 +25,7 @@ from mmseg.utils import register_all_modules
 
 from ..cli import add_runner_options, add_training_options
 from ..environment import cpu_has_bfloat16
+from ..openmmlab.backbone import RepVGG
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner, max_bad_share
 from ..weights.pretrained import resolve
@@ -152,10 +153,10 @@ def train(
         check_data(cfg, 'train_dataloader', 'val_dataloader')
     # What is wrong with the network or its weights is told before anything is written.
     with torch.device('meta'):
-        MODELS.build(copy.deepcopy(cfg.model))
-    init_cfg = cfg.model.backbone.get('init_cfg')
-    if isinstance(init_cfg, dict) and init_cfg.get('type') == 'Pretrained' and not resume:
-        resolve(init_cfg['checkpoint'])
+        backbone = MODELS.build(copy.deepcopy(cfg.model)).backbone
+    if isinstance(backbone, RepVGG) and not resume:
+        for source in backbone.pretrained:
+            resolve(source)
     if not resume and _first_process(launcher):
         begin_work_dir(cfg.work_dir, overwrite=overwrite)
     resume_from(cfg, resume)

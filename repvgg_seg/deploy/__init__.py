@@ -1,1 +1,1 @@
-"""Floor 2: from a trained network to the one that is deployed, with proof that it is the same function."""
+"""From a trained network to the one that is deployed, with proof that it is the same function."""

@@ -1,1 +1,1 @@
-"""Floor 1: the networks and the algebra of their re-parameterization, on torch alone."""
+"""The networks and the algebra of their re-parameterization, on torch alone."""

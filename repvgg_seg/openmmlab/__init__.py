@@ -1,4 +1,4 @@
-"""Floor 3: everything that touches mmseg, mmengine and mmcv; importing it registers our parts with them.
+"""What is registered with mmseg and mmengine; importing this package registers it.
 
 A config of an installed package reaches it from any directory with
 `custom_imports = dict(imports=['repvgg_seg.openmmlab'])`.

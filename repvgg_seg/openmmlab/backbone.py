@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..models import trunk
 from ..models.trunk import Dilation
 from ..models.variants import Variant
-from ..weights.pretrained import load_weights
+from ..weights.pretrained import SCHEME, load_weights
 
 
 @MODELS.register_module()
@@ -34,6 +34,7 @@ class RepVGG(trunk.RepVGG, BaseModule):
         with_cp: recompute activations in the backward pass to save memory.
         deploy: build the deployed form, plain 3x3 convolutions.
         init_cfg: `dict(type='Pretrained', checkpoint=PATH_URL_OR_NAME)` loads strictly: what does not fit is an error.
+            The bare name 'repvgg://' means the released weights of `arch`.
 
     Raises:
         ValueError: an argument that does not fit the architecture, or an `init_cfg` that would be ignored.
@@ -73,21 +74,33 @@ class RepVGG(trunk.RepVGG, BaseModule):
 
     def init_weights(self) -> None:
         """Initialise as `init_cfg` says; pretrained weights must fit key by key, unlike with mmengine's own loader."""
-        configured = self.init_cfg
-        cfgs = [configured] if isinstance(configured, dict) else list(configured or [])
-        pretrained = [cfg for cfg in cfgs if cfg['type'] == 'Pretrained']
-        for cfg in pretrained:
-            if unknown := set(cfg) - {'type', 'checkpoint'}:
-                raise ValueError(
-                    f"init_cfg of type 'Pretrained' takes only a checkpoint here; remove {sorted(unknown)}"
-                )
-        self.init_cfg = [cfg for cfg in cfgs if cfg not in pretrained]
+        configured, sources = self.init_cfg, self.pretrained
+        self.init_cfg = [cfg for cfg in self._init_cfgs() if cfg['type'] != 'Pretrained']
         try:
             super().init_weights()
         finally:
             self.init_cfg = configured
-        for cfg in pretrained:
-            load_weights(self, cfg['checkpoint'])
+        for source in sources:
+            load_weights(self, source)
+
+    @property
+    def pretrained(self) -> list[str]:
+        """The paths, URLs and names of the weights that `init_cfg` loads.
+
+        Raises:
+            ValueError: `init_cfg` has an option that would be ignored.
+        """
+        cfgs = [cfg for cfg in self._init_cfgs() if cfg['type'] == 'Pretrained']
+        for cfg in cfgs:
+            if unknown := set(cfg) - {'type', 'checkpoint'}:
+                raise ValueError(
+                    f"init_cfg of type 'Pretrained' takes only a checkpoint here; remove {sorted(unknown)}"
+                )
+        # Released weights are named after the arch, so that the bare scheme is all that a config needs.
+        return [SCHEME + self.variant.name if cfg['checkpoint'] == SCHEME else cfg['checkpoint'] for cfg in cfgs]
+
+    def _init_cfgs(self) -> list[dict[str, Any]]:
+        return [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
 
     def train(self, mode: bool = True) -> RepVGG:
         """Set training mode, but for frozen stages and, with `norm_eval`, for batch norms."""

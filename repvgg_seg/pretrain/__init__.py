@@ -1,1 +1,1 @@
-"""Floor 2: ImageNet data and the objective of pretraining, on torch and torchvision alone."""
+"""ImageNet data and the objective of pretraining, on torch and torchvision alone."""

@@ -1,1 +1,1 @@
-"""Floor 2: weight files, read without running code, named, checked and translated between dialects."""
+"""Weight files: read without running code, found by name, checked, and renamed for the code that takes them."""

@@ -177,7 +177,7 @@ def test_every_config_opens_with_its_command_cost_and_result_and_is_listed(repo)
         header = [line for line in path.read_text().splitlines() if line.startswith('#')]
         assert recipe in pretraining.RECIPES and f'pretrain_imagenet.py --recipe {recipe}' in header[0]
         assert header[1].startswith('# Cost: ') and header[2].startswith('# Expect: ')
-        assert f'`{recipe}`' in (repo / 'README.md').read_text()
+        assert f'`{recipe}`' in (repo / 'docs/pretrain.md').read_text()
 
 
 def test_the_warm_up_rises_linearly_into_the_cosine(folders, tmp_path) -> None:

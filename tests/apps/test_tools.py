@@ -288,6 +288,14 @@ def test_missing_config_and_checkpoint(capsys, tiny_config, trained, tmp_path) -
     assert not (tmp_path / 'out').exists() and not (tmp_path / 'w').exists()
 
 
+def test_an_arch_without_released_weights(capsys, tiny_config, tmp_path) -> None:
+    options = ['arch=RepVGG-B2g2', 'init_cfg.type=Pretrained', 'init_cfg.checkpoint=repvgg://']
+    argv = [tiny_config, '--work-dir', tmp_path / 'run', '--cfg-options', *(f'model.backbone.{o}' for o in options)]
+    message = fails(capsys, 'train', *argv)
+    assert 'nobody has released weights of RepVGG-B2g2: to train without them, pass --cfg-options' in message
+    assert not (tmp_path / 'run').exists()
+
+
 def test_unknown_arch(capsys, tiny_config, trained, tmp_path) -> None:
     said = fails(
         capsys,

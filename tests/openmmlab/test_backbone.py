@@ -10,6 +10,9 @@ from torch import nn
 import repvgg_seg.openmmlab  # noqa: F401  (registers the backbones)
 from repvgg_seg import RepVGG as Trunk
 from repvgg_seg import RepVGGClassifier
+from repvgg_seg.weights import pretrained
+from repvgg_seg.weights.checkpoint_io import WeightsError
+from repvgg_seg.weights.pretrained import Release, WeightFile
 from tests.conftest import TINY, TINY_PLUS, randomise
 
 register_all_modules()
@@ -98,6 +101,20 @@ def test_pretrained_weights_load_strictly(tmp_path) -> None:
     backbone.init_weights()
     state = classifier.state_dict()
     assert all(torch.equal(state[key], value) for key, value in backbone.state_dict().items())
+
+
+def test_the_bare_name_means_the_released_weights_of_the_arch(tmp_path, monkeypatch) -> None:
+    state = randomise(RepVGGClassifier(TINY, 10)).state_dict()
+    torch.save(state, tmp_path / 'tiny.pth')
+    file = WeightFile('tiny.pth', None, '', None, 'here', 'MIT')
+    monkeypatch.setattr(pretrained, 'manifest', lambda: {'tiny': Release('tiny', 0.0, 'a test', (file,))})
+    monkeypatch.setenv('REPVGG_SEG_WEIGHTS', str(tmp_path))
+    bare = {'type': 'Pretrained', 'checkpoint': 'repvgg://'}
+    backbone = build(init_cfg=bare)
+    backbone.init_weights()
+    assert all(torch.equal(state[key], value) for key, value in backbone.state_dict().items())
+    with pytest.raises(WeightsError, match="no released weights named 'tiny-plus'"):
+        build(type='RepVGGplus', arch=TINY_PLUS, init_cfg=bare).init_weights()
 
 
 def test_pretrained_weights_of_another_network_are_an_error(tmp_path) -> None:

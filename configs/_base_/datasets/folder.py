@@ -1,4 +1,4 @@
-# Your own images: data_root/classes.json, data_root/{images,masks}/{train,val}; see "Your own images" in README.md.
+# Your own images: data_root/classes.json, data_root/{images,masks}/{train,val}; see docs/data.md.
 # For splits that are lists: data_prefix=dict(img_path='images', seg_map_path='masks') and ann_file='train.txt'.
 _base_ = ['ade20k.py']  # whose pipelines bring images of any size to a short side of 512 pixels
 dataset_type = 'FolderDataset'
