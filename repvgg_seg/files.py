@@ -1,15 +1,17 @@
-"""Files that are written whole or not at all; needs nothing but Python, so that an application can use it too."""
+"""Files: written whole or not at all, and folders that hold what one call made; needs nothing but Python."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 logger = logging.getLogger(__name__)
 
@@ -87,3 +89,103 @@ def sha256(path: StrPath) -> str:
     except OSError as error:
         raise FileError(f'{path} cannot be read ({error.strerror or error})') from error
     return digest.hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder in one step: killed in the middle, it leaves no folder that lacks some of its files.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    rest = path.with_name(f'.{path.name}.removed')
+    if rest.is_dir():  # of a call that was killed
+        shutil.rmtree(rest)
+    if path.is_dir() and not path.is_symlink():
+        os.replace(path, rest)
+        shutil.rmtree(rest)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def claim(
+    marker: Path,
+    settings: Mapping[str, Any],
+    written: Callable[[dict[str, Any]], Iterable[Path]],
+    *,
+    overwrite: bool = False,
+    names: Collection[str] | None = None,
+) -> None:
+    """Reserve the folder of `marker`, a JSON file, for what is made with `settings`; call it before anything is made.
+
+    `written` returns what was made with the settings that it is given. With `overwrite` that is removed before the
+    marker is changed, so that, killed at any time, the folder never holds what other settings made. Where there is no
+    marker yet, the folder may hold hidden files only or, if `names` are given, whatever has none of these.
+
+    Raises:
+        FileError: the folder holds what other settings, or something else, made, or it cannot be written.
+    """
+    folder = marker.parent
+    settings = json.loads(json.dumps(settings))
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise FileError(f'{folder} is a file: name a folder')
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            found = _settings(marker)
+            if found is None:
+                for name in sorted(os.listdir(folder)):
+                    if name in names if names is not None else not name.startswith('.'):
+                        raise FileError(
+                            f'{folder} holds something that this did not write (such as {name}): '
+                            'choose a folder that is empty or new'
+                        )
+            else:
+                made = written(found)
+                if found != settings and not overwrite:
+                    raise FileError(
+                        f'{folder} holds results of other settings ({_differences(found, settings)}): '
+                        'choose another folder, or --overwrite them'
+                    )
+                for path in made if overwrite else ():
+                    remove(path)
+            if found != settings:
+                write_text(json.dumps(settings, indent=2) + '\n', marker)
+    except OSError as error:
+        raise FileError(f'{folder} cannot be written ({error.strerror or error})') from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time do this; the system ends the lock of one that is killed."""
+    if os.name != 'posix':
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network drives cannot lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _settings(marker: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(marker.read_text(encoding='utf-8'))
+        if not isinstance(found, dict):
+            raise ValueError('it is no object')
+        return found
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FileError(f'{marker} is damaged ({error}): choose another folder') from error
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    def short(value: Any) -> str:
+        return text if len(text := str(value)) <= 40 else f'{text[:39]}…'
+
+    keys = [key for key in wanted | found if found.get(key) != wanted.get(key)]
+    return ', '.join(f'{key} {short(found.get(key))} instead of {short(wanted.get(key))}' for key in keys)
