@@ -82,9 +82,7 @@ def test_a_folder_never_holds_results_of_two_settings(tmp_path, monkeypatch) -> 
     for name in ('old/deep', 'older/deep'):
         (out / name).mkdir(parents=True)
     claim(marker, {'model': 'a', 'size': (1, 2)}, results)  # goes on
-    with pytest.raises(
-        FileError, match=r'out holds results of other settings \(model a instead of b\)'
-    ):
+    with pytest.raises(FileError, match=r'out holds results of other settings \(model a instead of b\)'):
         claim(marker, {'model': 'b', 'size': (1, 2)}, results)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):  # as kill -9 in the middle of a folder
         patch.setattr('shutil.rmtree', interrupted)

@@ -36,6 +36,7 @@ from ..data.report import Report
 from ..data.samples import Reading, Sample, examine
 from ..data.train_ids import SUFFIX
 from ..files import atomic_write, write_text
+from ..openmmlab.datasets import inner_data_sets
 from ..parallel import parallel_map
 from .config import add_config, default_work_dir, load_config
 
@@ -64,7 +65,7 @@ def list_splits(cfg: Config, loader: str) -> list[Split]:
     Raises:
         FileNotFoundError: a folder does not exist, or holds no file with the suffixes of the data set.
     """
-    configs = list(_data_sets(cfg[loader].dataset))
+    configs = list(inner_data_sets(cfg[loader].dataset))
     name = loader.removesuffix('_dataloader')
     names = [name if len(configs) == 1 else f'{name}[{i}]' for i in range(len(configs))]
     return [_list_split(cfg, dataset, loader, name) for name, dataset in zip(names, configs, strict=True)]
@@ -159,17 +160,6 @@ def _write_pictures(folder: Path, splits: Sequence[Split], tallies: Sequence[Tal
 def spread(items: Sequence[Item], number: int) -> list[Item]:
     """Return `number` of `items`, spread evenly over them; all of them if there are no more."""
     return [items[i * len(items) // number] for i in range(number)] if len(items) > number else list(items)
-
-
-def _data_sets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Yield the data sets inside wrappers that repeat, balance or join them."""
-    if 'datasets' in dataset:
-        for part in dataset.datasets:
-            yield from _data_sets(part)
-    elif 'dataset' in dataset:
-        yield from _data_sets(dataset.dataset)
-    else:
-        yield dataset
 
 
 def _list_split(cfg: Config, dataset: ConfigDict, loader: str, name: str) -> Split:

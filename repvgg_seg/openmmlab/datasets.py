@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ class FolderDataset(BaseSegDataset):
                 f'{self.ann_file} lists {len(missing)} images that are not in {images}, the first is {missing[0]!r}'
             )
         return names
+
+
+def inner_data_sets(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets inside wrappers that repeat, balance or join them, as configs if `dataset` is one."""
+    inside = dataset if isinstance(dataset, Mapping) else vars(dataset)
+    parts = inside.get('datasets') or [inside[key] for key in ('dataset', '_dataset') if inside.get(key) is not None]
+    for part in parts:
+        yield from inner_data_sets(part)
+    if not parts:
+        yield dataset
 
 
 def metainfo(dataset: dict[str, Any]) -> dict[str, Any]:
