@@ -1,7 +1,8 @@
-"""Files: written whole or not at all, and folders that hold what one call made; needs nothing but Python."""
+"""Files: found, read, written whole or not at all, and folders that hold what one call made; all in plain Python."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import json
 import logging
@@ -18,8 +19,61 @@ logger = logging.getLogger(__name__)
 StrPath = str | os.PathLike[str]
 
 
+# How a text file begins whose encoding is marked. The marks of 32 bits begin with those of 16.
+_MARKS = {
+    codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF32_LE: 'utf-32', codecs.BOM_UTF32_BE: 'utf-32',
+    codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16',
+}  # fmt: skip
+
+
 class FileError(ValueError):
     """A file that cannot be read, used or written, with its cause and cure in one sentence."""
+
+
+def walk(folder: StrPath, suffixes: Collection[str] = ('',)) -> Iterator[Path]:
+    """Yield the files below a folder whose names end in one of `suffixes`, upper or lower case, sorted by their paths.
+
+    Links to folders are followed, but not back into a folder that they lie in. Hidden files and folders are left out.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    yield from _walk(Path(folder), tuple(suffix.lower() for suffix in suffixes), ())
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if name.startswith('.'):
+            continue
+        if path.is_dir():
+            yield from _walk(path, suffixes, (*above, real))
+        elif name.lower().endswith(suffixes) and path.is_file():
+            yield path
+
+
+def read_text(path: StrPath) -> str:
+    """Return a text file in the encoding that its byte order mark tells, or UTF-8; lines end in `\\n`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        FileError: it cannot be read, or is in another encoding.
+    """
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(4)
+        encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), 'utf-8')
+        with open(path, encoding=encoding) as text:
+            return text.read()
+    except FileNotFoundError:
+        raise
+    except UnicodeError as error:
+        raise FileError(f'{path} is not text in UTF-8 ({error}): save it in UTF-8') from error
+    except OSError as error:
+        raise FileError(f'{path} cannot be read ({error.strerror or error})') from error
 
 
 @contextmanager
@@ -72,7 +126,7 @@ def write_text(text: str, path: StrPath) -> None:
         FileError: it cannot be written.
     """
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are no text
 
 
 def sha256(path: StrPath) -> str:
@@ -173,7 +227,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _settings(marker: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(marker.read_text(encoding='utf-8'))
+        found = json.loads(read_text(marker))
         if not isinstance(found, dict):
             raise ValueError('it is no object')
         return found

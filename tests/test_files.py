@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from repvgg_seg.files import FileError, atomic_write, claim, sha256, write_text
+from repvgg_seg.files import FileError, atomic_write, claim, read_text, sha256, walk, write_text
 
 
 def test_unwritable_places(tmp_path) -> None:
@@ -67,6 +67,37 @@ def test_sha256(tmp_path) -> None:
     assert sha256(tmp_path / 'x') == 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
     with pytest.raises(FileError, match='cannot be read'):
         sha256(tmp_path / 'none')
+
+
+# ---- what is found and read
+
+
+def test_links_are_followed_and_loops_and_hidden_files_are_not(tmp_path) -> None:
+    root, elsewhere = tmp_path / 'root', tmp_path / 'elsewhere'
+    for path in (root / 'b.PNG', root / 'a/x.png', root / 'a/x.txt', root / '.hidden/x.png', elsewhere / 'deep/y.png',
+                 root / '._b.png'):  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    (root / 'link').symlink_to(elsewhere)
+    (elsewhere / 'back').symlink_to(root)
+    (root / 'a/self').symlink_to(root / 'a')
+    (root / 'broken.png').symlink_to(root / 'none')
+    (root / 'file.png').symlink_to(root / 'b.PNG')
+    found = [path.relative_to(root).as_posix() for path in walk(root, ['.png'])]
+    assert found == ['a/x.png', 'b.PNG', 'file.png', 'link/deep/y.png']
+    assert root / 'a/x.txt' in walk(root)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8', 'utf-8-sig', 'utf-16', 'utf-32'])
+def test_text_of_any_marked_encoding(tmp_path, encoding: str) -> None:
+    (tmp_path / 'x.txt').write_bytes('Straße/1.png\r\nzwei\r\n'.encode(encoding))
+    assert read_text(tmp_path / 'x.txt') == 'Straße/1.png\nzwei\n'
+
+
+def test_text_of_another_encoding(tmp_path) -> None:
+    (tmp_path / 'x.txt').write_bytes('Straße'.encode('latin-1'))
+    with pytest.raises(FileError, match=r'x\.txt is not text in UTF-8 \(.*\): save it in UTF-8'):
+        read_text(tmp_path / 'x.txt')
 
 
 # ---- a folder of one call's results

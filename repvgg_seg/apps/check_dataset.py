@@ -35,7 +35,7 @@ from ..data.masks import IMAGE_SUFFIXES
 from ..data.report import Report
 from ..data.samples import Reading, Sample, examine
 from ..data.train_ids import SUFFIX
-from ..files import atomic_write, write_text
+from ..files import atomic_write, walk, write_text
 from ..openmmlab.datasets import inner_data_sets
 from ..parallel import parallel_map
 from .config import add_config, default_work_dir, load_config
@@ -266,8 +266,7 @@ def _stray_findings(split: Split) -> Iterator[Finding]:
 
 
 def _files(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if name.lower().endswith(suffixes))
+    return map(str, walk(folder, suffixes))
 
 
 def _contact_sheet(split: Split) -> bytes:

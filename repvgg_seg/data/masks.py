@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import atomic_write, claim
+from ..files import FileError, atomic_write, claim, read_text, walk
 from ..parallel import parallel_map
 
 Color = tuple[int, int, int]  # red, green, blue
@@ -56,16 +56,19 @@ def read_classes(path: str | os.PathLike[str]) -> Classes:
 
     Raises:
         FileNotFoundError: there is none.
+        FileError: it is no text in a known encoding.
         MaskError: it is not of the form above; says what is wrong.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{path} does not exist: write the classes there, such as {{"classes": [{{"name": "background", '
             '"color": [0, 0, 0]}, {"name": "crack", "color": [255, 255, 255]}]}'
         ) from None
-    except ValueError as error:  # of JSON, or of the encoding
+    except FileError:
+        raise
+    except ValueError as error:
         raise MaskError(f'{path} is not JSON: {error}') from error
     try:
         return _parse(content)
@@ -117,7 +120,7 @@ def find_images(folder: Path) -> dict[str, Path]:
         MaskError: two of them differ in the suffix only.
     """
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+    for path in walk(folder, IMAGE_SUFFIXES) if folder.is_dir() else ():
         key = path.relative_to(folder).with_suffix('').as_posix()
         if key in found:
             raise MaskError(f'{found[key]} and {path} have one name but for the suffix: rename or remove one')

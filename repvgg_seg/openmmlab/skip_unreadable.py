@@ -53,7 +53,7 @@ class Ledger:
 
     def files(self) -> dict[str, str]:
         """Return the files listed so far, and why each cannot be read."""
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        lines = self.path.read_text('utf-8', 'surrogateescape').split('\n') if self.path.is_file() else []
         return dict(line.split('\t', 1) for line in lines if '\t' in line)
 
     def begin(self, *, resumed: bool) -> None:
@@ -72,7 +72,7 @@ class Ledger:
             ValueError: there are more of them than allowed.
         """
         if file not in self.files():
-            with open(self.path, 'a') as stream:
+            with open(self.path, 'a', encoding='utf-8', errors='surrogateescape') as stream:
                 stream.write(f'{file}\t{why}\n')
         bad = self.files()
         if len(bad) > self.allowed:

@@ -21,7 +21,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from ..files import FileError, atomic_write, claim, remove, write_text
+from ..files import FileError, atomic_write, claim, remove, walk, write_text
 from .images import SUFFIXES, Array
 from .prefetch import ordered
 from .segmenter import Segmented, Segmenter
@@ -80,7 +80,7 @@ def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
             root, found = path.parent, [path]
         else:
             root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-            matches = map(Path, sorted(glob.glob(word, recursive=True)))
+            matches = [match for match in map(Path, sorted(glob.glob(word, recursive=True))) if not _in_loop(match)]
             found = [file for match in matches for file in (_media(match) if match.is_dir() else [match])]
             found = _no_results(found, out)
         if not found:
@@ -114,14 +114,14 @@ def _no_results(paths: Iterable[Path], out: Path) -> list[Path]:
 
 
 def _media(folder: Path) -> list[Path]:
-    """Return the images and videos below a folder, in order, without hidden files."""
-    found = []
-    for path in sorted(folder.rglob('*')):
-        known = (path.suffix.lower() in SUFFIXES or _is_video(path)) and path.is_file()
-        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
-        if known and not hidden:
-            found.append(path)
-    return found
+    """Return the images and videos below a folder."""
+    return list(walk(folder, SUFFIXES | VIDEO_SUFFIXES))
+
+
+def _in_loop(path: Path) -> bool:
+    """Whether a path leads through a link back into a folder that the link lies in."""
+    folders = [os.path.realpath(folder) for folder in path.parents]
+    return len(set(folders)) < len(folders)
 
 
 def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int, int]:

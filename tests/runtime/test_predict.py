@@ -91,6 +91,14 @@ def test_a_glob_finds_no_results_of_an_earlier_run(here) -> None:
     assert names('*', out='masks') == ['a/x.png', 'masks/other.png']
 
 
+def test_links_are_followed_and_loops_are_not(here) -> None:
+    save(here / 'elsewhere/x.png')
+    save(here / 'in/y.png')
+    (here / 'in/link').symlink_to(here / 'elsewhere')
+    (here / 'in/loop').symlink_to(here / 'in')
+    assert names('in') == names('in/**/*.png') == ['link/x.png', 'y.png']
+
+
 def test_a_name_with_the_signs_of_a_glob_is_a_name(here) -> None:
     for name in ('x[1].png', 'x1.png', 'a [b]*/y ?.png', 'ab/y.png'):
         save(here / name)
