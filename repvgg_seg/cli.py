@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
 import os
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -151,6 +152,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     REPVGG_SEG_TRACEBACK=1 shows the traceback.
     """
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is written as \\x…, not an error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ('-h', '--help', 'help'):
         print(overview(), file=sys.stdout if words else sys.stderr)

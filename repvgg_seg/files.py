@@ -1,23 +1,79 @@
-"""Files that are written whole or not at all; needs nothing but Python, so that an application can use it too."""
+"""Files: found, read, written whole or not at all, and folders that hold what one call made; all in plain Python."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import json
 import logging
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 logger = logging.getLogger(__name__)
 
 StrPath = str | os.PathLike[str]
 
 
+# How a text file begins whose encoding is marked. The marks of 32 bits begin with those of 16.
+_MARKS = {
+    codecs.BOM_UTF8: 'utf-8-sig', codecs.BOM_UTF32_LE: 'utf-32', codecs.BOM_UTF32_BE: 'utf-32',
+    codecs.BOM_UTF16_LE: 'utf-16', codecs.BOM_UTF16_BE: 'utf-16',
+}  # fmt: skip
+
+
 class FileError(ValueError):
     """A file that cannot be read, used or written, with its cause and cure in one sentence."""
+
+
+def walk(folder: StrPath, suffixes: Collection[str] = ('',)) -> Iterator[Path]:
+    """Yield the files below a folder whose names end in one of `suffixes`, upper or lower case, sorted by their paths.
+
+    Links to folders are followed, but not back into a folder that they lie in. Hidden files and folders are left out.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    yield from _walk(Path(folder), tuple(suffix.lower() for suffix in suffixes), ())
+
+
+def _walk(folder: Path, suffixes: tuple[str, ...], above: tuple[str, ...]) -> Iterator[Path]:
+    real = os.path.realpath(folder)
+    if real in above:
+        return
+    for name in sorted(os.listdir(folder)):
+        path = folder / name
+        if name.startswith('.'):
+            continue
+        if path.is_dir():
+            yield from _walk(path, suffixes, (*above, real))
+        elif name.lower().endswith(suffixes) and path.is_file():
+            yield path
+
+
+def read_text(path: StrPath) -> str:
+    """Return a text file in the encoding that its byte order mark tells, or UTF-8; lines end in `\\n`.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        FileError: it cannot be read, or is in another encoding.
+    """
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(4)
+        encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), 'utf-8')
+        with open(path, encoding=encoding) as text:
+            return text.read()
+    except FileNotFoundError:
+        raise
+    except UnicodeError as error:
+        raise FileError(f'{path} is not text in UTF-8 ({error}): save it in UTF-8') from error
+    except OSError as error:
+        raise FileError(f'{path} cannot be read ({error.strerror or error})') from error
 
 
 @contextmanager
@@ -70,7 +126,7 @@ def write_text(text: str, path: StrPath) -> None:
         FileError: it cannot be written.
     """
     with atomic_write(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are no text
 
 
 def sha256(path: StrPath) -> str:
@@ -87,3 +143,103 @@ def sha256(path: StrPath) -> str:
     except OSError as error:
         raise FileError(f'{path} cannot be read ({error.strerror or error})') from error
     return digest.hexdigest()
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder in one step: killed in the middle, it leaves no folder that lacks some of its files.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    rest = path.with_name(f'.{path.name}.removed')
+    if rest.is_dir():  # of a call that was killed
+        shutil.rmtree(rest)
+    if path.is_dir() and not path.is_symlink():
+        os.replace(path, rest)
+        shutil.rmtree(rest)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def claim(
+    marker: Path,
+    settings: Mapping[str, Any],
+    written: Callable[[dict[str, Any]], Iterable[Path]],
+    *,
+    overwrite: bool = False,
+    names: Collection[str] | None = None,
+) -> None:
+    """Reserve the folder of `marker`, a JSON file, for what is made with `settings`; call it before anything is made.
+
+    `written` returns what was made with the settings that it is given. With `overwrite` that is removed before the
+    marker is changed, so that, killed at any time, the folder never holds what other settings made. Where there is no
+    marker yet, the folder may hold hidden files only or, if `names` are given, whatever has none of these.
+
+    Raises:
+        FileError: the folder holds what other settings, or something else, made, or it cannot be written.
+    """
+    folder = marker.parent
+    settings = json.loads(json.dumps(settings))
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise FileError(f'{folder} is a file: name a folder')
+        folder.mkdir(parents=True, exist_ok=True)
+        with _alone(folder):
+            found = _settings(marker)
+            if found is None:
+                for name in sorted(os.listdir(folder)):
+                    if name in names if names is not None else not name.startswith('.'):
+                        raise FileError(
+                            f'{folder} holds something that this did not write (such as {name}): '
+                            'choose a folder that is empty or new'
+                        )
+            else:
+                made = written(found)
+                if found != settings and not overwrite:
+                    raise FileError(
+                        f'{folder} holds results of other settings ({_differences(found, settings)}): '
+                        'choose another folder, or --overwrite them'
+                    )
+                for path in made if overwrite else ():
+                    remove(path)
+            if found != settings:
+                write_text(json.dumps(settings, indent=2) + '\n', marker)
+    except OSError as error:
+        raise FileError(f'{folder} cannot be written ({error.strerror or error})') from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time do this; the system ends the lock of one that is killed."""
+    if os.name != 'posix':
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network drives cannot lock folders
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _settings(marker: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(read_text(marker))
+        if not isinstance(found, dict):
+            raise ValueError('it is no object')
+        return found
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise FileError(f'{marker} is damaged ({error}): choose another folder') from error
+
+
+def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
+    def short(value: Any) -> str:
+        return text if len(text := str(value)) <= 40 else f'{text[:39]}…'
+
+    keys = [key for key in wanted | found if found.get(key) != wanted.get(key)]
+    return ', '.join(f'{key} {short(found.get(key))} instead of {short(wanted.get(key))}' for key in keys)

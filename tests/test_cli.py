@@ -1,6 +1,7 @@
 """The command `repvgg-seg`: what it lists, what it suggests, and that one vocabulary holds in all commands."""
 
 import argparse
+import os
 import re
 import subprocess
 import sys
@@ -98,3 +99,10 @@ def test_one_thing_has_one_name_in_all_commands(name) -> None:
 def test_paths_of_modules_are_those_of_files() -> None:
     for command in COMMANDS.values():
         assert Path(cli.__file__).parent.joinpath(*command.module.split('.')).with_suffix('.py').is_file()
+
+
+def test_what_a_terminal_cannot_show_is_no_error(tmp_path) -> None:
+    command = [sys.executable, '-m', 'repvgg_seg', 'convert-masks', 'Straße…/classes.json', 'x', 'y']
+    environment = {**os.environ, 'PYTHONIOENCODING': 'ascii'}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and r'error: Stra\xdfe\u2026/classes.json does not exist' in done.stderr

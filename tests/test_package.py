@@ -92,3 +92,13 @@ def test_the_plugin_loads_no_application_no_benchmark_and_no_renderer() -> None:
     loaded = {name for name in loaded_after('import repvgg_seg.openmmlab') if name.startswith('repvgg_seg.')}
     assert 'repvgg_seg.openmmlab.heads' in loaded
     assert not {name.split('.')[1] for name in loaded} & {'apps', 'benchmarks', 'demo', 'runtime'}
+
+
+def test_one_function_walks_folders_of_samples(repo) -> None:
+    others = {'demo/dataset.py', 'apps/cache_dataset.py'}  # look for what they wrote themselves, hidden or not
+    walking = {
+        path.relative_to(repo / 'repvgg_seg').as_posix()
+        for path in (repo / 'repvgg_seg').rglob('*.py')
+        if any(word in path.read_text() for word in ('.rglob(', 'os.walk(', 'ImageFolder(', 'os.scandir('))
+    }
+    assert walking == others, 'use files.walk, which follows links and leaves hidden files out'

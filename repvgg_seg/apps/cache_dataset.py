@@ -31,6 +31,7 @@ from rich.progress import track
 
 from ..cli import add_workers
 from ..files import atomic_write, sha256
+from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
 from .check_dataset import check_data
 from .config import add_config, load_config
@@ -58,24 +59,20 @@ def plan_cache(cfg: Config, *, verify: bool = False) -> Plan:
     """
     register_all_modules()
     check_data(cfg, 'train_dataloader')
-    dataset_cfg = cfg.train_dataloader.dataset
-    dataset = DATASETS.build(dataset_cfg)
-    while 'dataset' in dataset_cfg:  # a wrapper, such as RepeatDataset
-        dataset_cfg = dataset_cfg.dataset
-    loaders: dict[str, Loader] = {}
-    for transform in dataset_cfg.pipeline:
-        if transform['type'] in ('LoadCachedImage', 'LoadCachedAnnotations'):
-            loaders[transform['type']] = TRANSFORMS.build(transform)
-    if len(loaders) < 2:
-        raise ValueError(
-            f'the training pipeline of {cfg.filename} would not read a cache: let it begin with LoadCachedImage and '
-            'LoadCachedAnnotations'
-        )
     sources: dict[str, Loader] = {}
-    for i in range(len(dataset)):
-        info = dataset.get_data_info(i)
-        sources[os.path.abspath(info['img_path'])] = loaders['LoadCachedImage']
-        sources[os.path.abspath(info['seg_map_path'])] = loaders['LoadCachedAnnotations']
+    for part in inner_data_sets(cfg.train_dataloader.dataset):
+        steps = {step.type: step for step in part.pipeline}
+        if not {'LoadCachedImage', 'LoadCachedAnnotations'} <= steps.keys():
+            raise ValueError(
+                f'the training pipeline of {cfg.filename} would not read a cache: let it begin with LoadCachedImage '
+                'and LoadCachedAnnotations'
+            )
+        image_loader = TRANSFORMS.build(steps['LoadCachedImage'])
+        mask_loader = TRANSFORMS.build(steps['LoadCachedAnnotations'])
+        dataset = DATASETS.build(part)
+        for info in map(dataset.get_data_info, range(len(dataset))):
+            sources[os.path.abspath(info['img_path'])] = image_loader
+            sources[os.path.abspath(info['seg_map_path'])] = mask_loader
     folder = Path(os.path.commonpath([os.path.dirname(path) for path in sources]), FOLDER)
     console = Console(stderr=True)
     missing = {

@@ -35,7 +35,8 @@ from ..data.masks import IMAGE_SUFFIXES
 from ..data.report import Report
 from ..data.samples import Reading, Sample, examine
 from ..data.train_ids import SUFFIX
-from ..files import atomic_write, write_text
+from ..files import atomic_write, walk, write_text
+from ..openmmlab.datasets import inner_data_sets
 from ..parallel import parallel_map
 from .config import add_config, default_work_dir, load_config
 
@@ -64,7 +65,7 @@ def list_splits(cfg: Config, loader: str) -> list[Split]:
     Raises:
         FileNotFoundError: a folder does not exist, or holds no file with the suffixes of the data set.
     """
-    configs = list(_data_sets(cfg[loader].dataset))
+    configs = list(inner_data_sets(cfg[loader].dataset))
     name = loader.removesuffix('_dataloader')
     names = [name if len(configs) == 1 else f'{name}[{i}]' for i in range(len(configs))]
     return [_list_split(cfg, dataset, loader, name) for name, dataset in zip(names, configs, strict=True)]
@@ -159,17 +160,6 @@ def _write_pictures(folder: Path, splits: Sequence[Split], tallies: Sequence[Tal
 def spread(items: Sequence[Item], number: int) -> list[Item]:
     """Return `number` of `items`, spread evenly over them; all of them if there are no more."""
     return [items[i * len(items) // number] for i in range(number)] if len(items) > number else list(items)
-
-
-def _data_sets(dataset: ConfigDict) -> Iterator[ConfigDict]:
-    """Yield the data sets inside wrappers that repeat, balance or join them."""
-    if 'datasets' in dataset:
-        for part in dataset.datasets:
-            yield from _data_sets(part)
-    elif 'dataset' in dataset:
-        yield from _data_sets(dataset.dataset)
-    else:
-        yield dataset
 
 
 def _list_split(cfg: Config, dataset: ConfigDict, loader: str, name: str) -> Split:
@@ -276,8 +266,7 @@ def _stray_findings(split: Split) -> Iterator[Finding]:
 
 
 def _files(folder: str, suffixes: tuple[str, ...]) -> Iterator[str]:
-    for parent, _, names in os.walk(folder):
-        yield from (os.path.join(parent, name) for name in names if name.lower().endswith(suffixes))
+    return map(str, walk(folder, suffixes))
 
 
 def _contact_sheet(split: Split) -> bytes:

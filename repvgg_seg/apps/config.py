@@ -16,6 +16,7 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
+from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.runner import CONFIG_KEY, Runner, config_from_text
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import resolve
@@ -109,7 +110,8 @@ def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
     if 'data_root' in options:
         for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
             if loader in cfg:
-                cfg[loader].dataset.data_root = options['data_root']
+                for dataset in inner_data_sets(cfg[loader].dataset):
+                    dataset.data_root = options['data_root']
     return cfg
 
 
@@ -156,6 +158,13 @@ def _values(tree: Any, key: str) -> Iterator[Any]:
     if isinstance(tree, Sequence) and not isinstance(tree, str):
         for part in tree:
             yield from _values(part, key)
+
+
+def keep_only_test(cfg: Config) -> None:
+    """Remove from `cfg` what mmengine's runner would build for a training or a validation."""
+    for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
+                 'val_evaluator'):  # fmt: skip
+        cfg.pop(name, None)
 
 
 def build_segmentor(cfg: Config) -> nn.Module:

@@ -134,7 +134,7 @@ def _image_files(images: str | Path | None) -> Sequence[Path]:
     if images is None:
         return []
     path = Path(images)
-    found = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    found = list(files.walk(path, SUFFIXES)) if path.is_dir() else [path]
     if not found:
         raise FileNotFoundError(f'{path} holds no image')
     return found

@@ -38,7 +38,15 @@ from ..pretrain.transforms import test_transform
 from ..weights.checkpoint_io import read_checkpoint, write_checkpoint
 from ..weights.key_maps import from_official
 from ..weights.pretrained import load_weights, read_weights, resolve
-from .config import CONFIGS, add_cfg_options, begin_work_dir, find_checkpoint, load_config, resume_from
+from .config import (
+    CONFIGS,
+    add_cfg_options,
+    begin_work_dir,
+    find_checkpoint,
+    keep_only_test,
+    load_config,
+    resume_from,
+)
 from .test import Results, format_table
 from .train import prepare, run_training
 
@@ -222,9 +230,7 @@ def evaluate(
     cfg.model.num_classes = num_classes
     cfg.test_dataloader = cfg.val_dataloader  # its workers do not persist, so that new ones see the new transform
     cfg.test_cfg, cfg.test_evaluator = {'type': 'TestLoop'}, cfg.val_evaluator
-    for unused in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
-                   'val_evaluator'):  # fmt: skip
-        cfg.pop(unused)
+    keep_only_test(cfg)
     cfg.custom_hooks = [hook for hook in cfg.custom_hooks if hook.type == 'ChannelsLastHook']
     register_all_modules()
     size = cfg.test_dataloader.dataset.resolution

@@ -24,7 +24,7 @@ from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner
 from ..weights.pretrained import load_weights, resolve
 from .check_dataset import check_data
-from .config import add_config, default_work_dir, find_checkpoint, load_config
+from .config import add_config, default_work_dir, find_checkpoint, keep_only_test, load_config
 from .train import prepare
 
 
@@ -82,16 +82,7 @@ def evaluate(
         raise ValueError('--tta needs tta_model and tta_pipeline in the config')
     cfg.work_dir = work_dir or default_work_dir(cfg)
     cfg.load_from, cfg.resume = None, False  # what is evaluated is `checkpoint`, whatever the training began with
-    for unused in (
-        'train_dataloader',
-        'train_cfg',
-        'optim_wrapper',
-        'param_scheduler',
-        'val_dataloader',
-        'val_cfg',
-        'val_evaluator',
-    ):
-        cfg.pop(unused, None)
+    keep_only_test(cfg)
     cfg.model.backbone.init_cfg = None  # the checkpoint holds these weights
     if tta:
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)

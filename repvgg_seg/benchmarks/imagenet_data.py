@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision import transforms as pil_transforms
 
+from ..files import walk
 from ..pretrain.objective import MEAN, STD, normalise
 from ..pretrain.transforms import decode, train_transform
 from .machine import describe_machine
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> dict[str, Any]:
     """Time what the command line asks for."""
-    paths = sorted(path for path in args.folder.rglob('*') if path.suffix.lower() in SUFFIXES)[: args.images]
+    paths = list(walk(args.folder, SUFFIXES))[: args.images]
     return compare_pipelines(paths, resolution=args.resolution, runs=args.runs)
 
 

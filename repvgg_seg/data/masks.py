@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import atomic_write, write_text
+from ..files import FileError, atomic_write, claim, read_text, walk
 from ..parallel import parallel_map
 
 Color = tuple[int, int, int]  # red, green, blue
@@ -56,16 +56,19 @@ def read_classes(path: str | os.PathLike[str]) -> Classes:
 
     Raises:
         FileNotFoundError: there is none.
+        FileError: it is no text in a known encoding.
         MaskError: it is not of the form above; says what is wrong.
     """
     try:
-        content = json.loads(Path(path).read_bytes())
+        content = json.loads(read_text(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{path} does not exist: write the classes there, such as {{"classes": [{{"name": "background", '
             '"color": [0, 0, 0]}, {"name": "crack", "color": [255, 255, 255]}]}'
         ) from None
-    except ValueError as error:  # of JSON, or of the encoding
+    except FileError:
+        raise
+    except ValueError as error:
         raise MaskError(f'{path} is not JSON: {error}') from error
     try:
         return _parse(content)
@@ -117,7 +120,7 @@ def find_images(folder: Path) -> dict[str, Path]:
         MaskError: two of them differ in the suffix only.
     """
     found: dict[str, Path] = {}
-    for path in sorted(p for p in folder.rglob('*') if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()):
+    for path in walk(folder, IMAGE_SUFFIXES) if folder.is_dir() else ():
         key = path.relative_to(folder).with_suffix('').as_posix()
         if key in found:
             raise MaskError(f'{found[key]} and {path} have one name but for the suffix: rename or remove one')
@@ -150,8 +153,8 @@ def convert_masks(
 
     Raises:
         FileNotFoundError: classes.json or the folder `source` does not exist.
-        MaskError: a mask has colours that no class has or cannot be read (the others are converted), or `target`
-            holds something else than masks of these classes.
+        MaskError: a mask has colours that no class has or cannot be read (the others are converted).
+        FileError: `target` holds something else than masks of these classes.
     """
     source, target = Path(source), Path(target)
     classes = read_classes(classes_file)
@@ -162,10 +165,10 @@ def convert_masks(
     masks = find_images(source)
     if not masks:
         raise MaskError(f'{source} holds no images ({", ".join(IMAGE_SUFFIXES)}), so there is nothing to convert')
-    _claim(target, {**json.loads(json.dumps(asdict(classes))), 'ignore_unknown': ignore_unknown}, overwrite)
-
     outputs = {path: target / f'{name}.png' for name, path in masks.items()}
-    todo = [path for path, output in outputs.items() if overwrite or not _newer(output, path)]
+    settings = {**asdict(classes), 'ignore_unknown': ignore_unknown}
+    claim(target / MARKER, settings, lambda _: outputs.values(), overwrite=overwrite)
+    todo = [path for path, output in outputs.items() if not _newer(output, path)]
     unknown: dict[int, list[tuple[Path, int]]] = {}  # colour -> masks with it, and the pixels there
     indexed: list[Path] = []
     broken: list[str] = []
@@ -197,17 +200,6 @@ def convert_masks(
         raise MaskError(f'{len(broken) + len(bad)} masks were not converted ({done} were): ' + '; '.join(reasons))
     pixels = sum(count for found in unknown.values() for _, count in found)
     return Conversion(converted=len(todo), kept=len(outputs) - len(todo), ignored_pixels=pixels)
-
-
-def _claim(target: Path, settings: dict[str, Any], overwrite: bool) -> None:
-    """Write the marker that says with what the masks in `target` are made, unless others are there."""
-    marker = target / MARKER
-    if marker.is_file():
-        if not overwrite and marker.read_text() != json.dumps(settings):
-            raise MaskError(f'{target} holds masks of other classes or options: choose another folder, or --overwrite')
-    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise MaskError(f'{target} holds something that this did not write: choose a folder that is empty or new')
-    write_text(json.dumps(settings), marker)
 
 
 def _newer(output: Path, source: Path) -> bool:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..files import atomic_write
+from ..files import atomic_write, read_text, walk
 from ..parallel import parallel_map
 from .cityscapes import LABELS, TRAIN_IDS, VOID
 
@@ -34,7 +34,7 @@ def make_train_ids(root: str | os.PathLike[str], *, workers: int | None = None) 
     sources = {
         str(path)[: -len(suffix)] + SUFFIX: str(path)
         for suffix in reversed(SOURCES)
-        for path in sorted(folder.rglob(f'*{suffix}'))
+        for path in (walk(folder, [suffix]) if folder.is_dir() else ())
     }
     if not sources:
         state = 'holds neither *_labelIds.png nor *_polygons.json' if folder.is_dir() else 'does not exist'
@@ -56,7 +56,7 @@ def convert(source: str) -> bytes:
         ValueError: it is damaged, or holds a label that Cityscapes does not have.
     """
     try:
-        train_ids = rasterise(Path(source).read_bytes()) if source.endswith('.json') else _relabel(source)
+        train_ids = rasterise(read_text(source)) if source.endswith('.json') else _relabel(source)
     except (OSError, KeyError, TypeError, ValueError, SyntaxError) as error:
         raise ValueError(f'{source} cannot be converted ({error}): unpack it again') from error
     return cv2.imencode('.png', train_ids)[1].tobytes()
@@ -70,7 +70,7 @@ def _relabel(path: str) -> np.ndarray:
     return TRAIN_IDS[ids]
 
 
-def rasterise(content: bytes) -> np.ndarray:
+def rasterise(content: str) -> np.ndarray:
     """Draw the polygons of one Cityscapes annotation as train ids, (H, W) uint8.
 
     Later objects cover earlier ones; deleted ones and license plates are left out; a group, such as "cargroup",

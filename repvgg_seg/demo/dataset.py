@@ -1,26 +1,24 @@
 """Write the demo data set: reproducible images under Cityscapes' folder and file names.
 
-    ROOT/leftImg8bit/{train,val}/{city}/{city}_{seq:06d}_000019_leftImg8bit.png
-    ROOT/gtFine/{train,val}/{city}/{city}_{seq:06d}_000019_gtFine_label{Ids,TrainIds}.png
-    ROOT/demo.json                  the parameters, written when all files are there
-
-Until the set is complete its parameters are in `demo.partial.json`, which tells an interrupted set from
-somebody else's folder.
+ROOT/leftImg8bit/{train,val}/{city}/{city}_{seq:06d}_000019_leftImg8bit.png
+ROOT/gtFine/{train,val}/{city}/{city}_{seq:06d}_000019_gtFine_label{Ids,TrainIds}.png
+ROOT/demo.json                  the parameters, which tell a set, also an interrupted one, from other folders
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
 from ..data.cityscapes import TRAIN_IDS
+from ..files import FileError, claim
 from ..parallel import parallel_map
 from .scene import FEATURES, draw_scene
 
@@ -28,7 +26,7 @@ GENERATOR_VERSION = 1  # raise it whenever the same parameters give other bytes
 SPLITS = ('train', 'val')
 # Invented, so that nobody takes a demo file for one of Cityscapes' own.
 CITIES = {'train': ('ahornstadt', 'birkenau', 'erlenbruck', 'lindental'), 'val': ('eschenried', 'ulmenhof')}
-COMPLETE, PARTIAL = 'demo.json', 'demo.partial.json'
+MARKER = 'demo.json'
 MIN_SIZE, MAX_SIDE, MAX_IMAGES = (64, 32), 4096, 100_000
 
 log = logging.getLogger(__name__)
@@ -89,41 +87,26 @@ def write_demo_dataset(
         overwrite: replace the demo set that is there, removing nothing but the files it wrote.
 
     Raises:
-        DemoDatasetError: if a parameter is out of range, or the folder holds a demo set of other parameters
-            (without `overwrite`) or files that no demo set wrote.
+        DemoDatasetError: if a parameter is out of range.
+        FileError: if the folder holds a demo set of other parameters (without `overwrite`) or files that no demo set
+            wrote.
     """
     parameters = _parameters(train, val, size, seed)
     if workers is not None and workers < 1:
         raise DemoDatasetError(f'workers is {workers}, but at least one process must draw.')
     root = Path(root)
-    found = _examine(root)
-    if found is not None and (overwrite or found != parameters):
-        if not overwrite:
-            raise DemoDatasetError(
-                f'{root} holds a demo set of other parameters ({_differences(found, parameters)}): '
-                f'choose another folder, or replace that set with --overwrite (overwrite=True).'
-            )
-        _remove(root, found)
-        found = None
-
+    claim(root / MARKER, parameters, partial(_written, root), overwrite=overwrite)
     samples = [(split, i) for split in SPLITS for i in range(parameters[split])]
     missing = [s for s in samples if not all((root / path).is_file() for path in sample_paths(*s))]
-    if (root / COMPLETE).is_file() and not missing:
-        log.info('%s already holds this demo set', root)
-        return root
-    root.mkdir(parents=True, exist_ok=True)
-    _write(root / PARTIAL, (json.dumps(parameters, indent=2) + '\n').encode())
-    (root / COMPLETE).unlink(missing_ok=True)
     for split in SPLITS:  # both exist even if a split is empty, as loaders expect
         for kind in ('leftImg8bit', 'gtFine'):
             (root / kind / split).mkdir(parents=True, exist_ok=True)
     _draw_all(root, missing, size, seed, workers)
-    os.replace(root / PARTIAL, root / COMPLETE)
     log.info('wrote %d of %d samples to %s', len(missing), len(samples), root)
     return root
 
 
-def _parameters(train: int, val: int, size: tuple[int, int], seed: int) -> dict:
+def _parameters(train: int, val: int, size: tuple[int, int], seed: int) -> dict[str, Any]:
     width, height = size
     if not (MIN_SIZE[0] <= width <= MAX_SIDE and MIN_SIZE[1] <= height <= MAX_SIDE):
         raise DemoDatasetError(
@@ -152,55 +135,28 @@ def _temporary(path: Path) -> Path:
     return path.with_name(f'.{path.name}.tmp')
 
 
-def _examine(root: Path) -> dict | None:
-    """Return the parameters of the demo set in a folder, None if the folder is free."""
-    if not root.exists():
-        return None
-    if not root.is_dir():
-        raise DemoDatasetError(f'{root} is a file: name a folder for the demo set.')
-    marker = next((root / name for name in (COMPLETE, PARTIAL) if (root / name).is_file()), None)
-    if marker is None:
-        # Hidden files such as .gitkeep don't make a folder somebody's data set.
-        other = next((entry for entry in sorted(root.iterdir()) if not entry.name.startswith('.')), None)
-        if other is not None:
-            raise DemoDatasetError(
-                f'{root} holds files that no demo set wrote (such as {other.name}): choose another folder.'
-            )
-        return None
+def _written(root: Path, found: dict[str, Any]) -> list[Path]:
+    """Return the files of the set with the parameters `found`.
+
+    Raises:
+        FileError: the parameters are none of a demo set, or there are other files among those of the set.
+    """
     try:
-        found = json.loads(marker.read_text())
         if found['generator'] != 'repvgg_seg.demo' or not all(0 <= found[split] <= MAX_IMAGES for split in SPLITS):
             raise ValueError('not written by this generator')
-        own = {root / path for path in _files(found)}
+        own = [root / path for path in _files(found)]
     except (ValueError, KeyError, TypeError) as error:
-        raise DemoDatasetError(f'{marker} does not describe a demo set ({error}): choose another folder.') from error
-    own |= {_temporary(path) for path in own}
+        raise FileError(f'{root / MARKER} does not describe a demo set ({error}): choose another folder') from error
+    own += [_temporary(path) for path in own]
+    known = {*own}
     for kind in ('leftImg8bit', 'gtFine'):
         for path in sorted((root / kind).rglob('*')):
-            if not path.is_dir() and path not in own:
-                name = path.relative_to(root).as_posix()
-                raise DemoDatasetError(
-                    f'{root} holds files that no demo set wrote (such as {name}): '
-                    f'move them away or choose another folder.'
+            if not path.is_dir() and path not in known:
+                raise FileError(
+                    f'{root} holds files that no demo set wrote (such as {path.relative_to(root).as_posix()}): '
+                    f'move them away or choose another folder'
                 )
-    return found
-
-
-def _differences(found: dict, wanted: dict) -> str:
-    return ', '.join(f'{k} {found.get(k)} instead of {wanted[k]}' for k in wanted if found.get(k) != wanted[k])
-
-
-def _remove(root: Path, parameters: dict) -> None:
-    """Remove what a set wrote, its marker last, so that an interrupted removal can be resumed."""
-    for path in _files(parameters):
-        (root / path).unlink(missing_ok=True)
-        _temporary(root / path).unlink(missing_ok=True)
-    for kind in ('leftImg8bit', 'gtFine'):
-        for folder in sorted((root / kind).glob('*/*'), reverse=True):
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-    for name in (PARTIAL, COMPLETE):
-        (root / name).unlink(missing_ok=True)
+    return own
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import posixpath
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..data.masks import IMAGE_SUFFIXES, find_images, read_classes
+from ..files import read_text
 
 
 @DATASETS.register_module()
@@ -79,17 +82,30 @@ class FolderDataset(BaseSegDataset):
         ]
 
     def _listed(self, found: dict[str, Path], images: Path) -> list[str]:
-        """Return the names in `ann_file`, of those that are there."""
+        """Return the names in `ann_file`, of those that are there, each once."""
         try:
-            lines = [line.strip() for line in Path(self.ann_file).read_text().splitlines() if line.strip()]
-        except OSError as error:
-            raise FileNotFoundError(f'the list of images {self.ann_file} cannot be read ({error.strerror})') from error
-        names = [line[: -len(Path(line).suffix)] if line.lower().endswith(IMAGE_SUFFIXES) else line for line in lines]
-        if missing := [line for line, name in zip(lines, names, strict=True) if name not in found]:
+            lines = [line.strip() for line in read_text(self.ann_file).split('\n') if line.strip()]
+        except FileNotFoundError:
+            raise FileNotFoundError(f'the list of images {self.ann_file} does not exist: check ann_file') from None
+        names = {}
+        for line in lines:
+            path = line if line in found else posixpath.normpath(line.replace('\\', '/'))
+            names[path[: -len(Path(path).suffix)] if path.lower().endswith(IMAGE_SUFFIXES) else path] = line
+        if missing := [line for name, line in names.items() if name not in found]:
             raise FileNotFoundError(
                 f'{self.ann_file} lists {len(missing)} images that are not in {images}, the first is {missing[0]!r}'
             )
-        return names
+        return list(names)
+
+
+def inner_data_sets(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets inside wrappers that repeat, balance or join them, as configs if `dataset` is one."""
+    inside = dataset if isinstance(dataset, Mapping) else vars(dataset)
+    parts = inside.get('datasets') or [inside[key] for key in ('dataset', '_dataset') if inside.get(key) is not None]
+    for part in parts:
+        yield from inner_data_sets(part)
+    if not parts:
+        yield dataset
 
 
 def metainfo(dataset: dict[str, Any]) -> dict[str, Any]:

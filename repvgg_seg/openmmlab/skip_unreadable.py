@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from ..data.samples import damage
 from ..files import write_text
+from .datasets import inner_data_sets
 from .runner import Runner
 
 LIST = 'unreadable_files.txt'  # in the work directory; one file a line, with what is wrong with it
@@ -53,7 +53,7 @@ class Ledger:
 
     def files(self) -> dict[str, str]:
         """Return the files listed so far, and why each cannot be read."""
-        lines = self.path.read_text().splitlines() if self.path.is_file() else []
+        lines = self.path.read_text('utf-8', 'surrogateescape').split('\n') if self.path.is_file() else []
         return dict(line.split('\t', 1) for line in lines if '\t' in line)
 
     def begin(self, *, resumed: bool) -> None:
@@ -72,7 +72,7 @@ class Ledger:
             ValueError: there are more of them than allowed.
         """
         if file not in self.files():
-            with open(self.path, 'a') as stream:
+            with open(self.path, 'a', encoding='utf-8', errors='surrogateescape') as stream:
                 stream.write(f'{file}\t{why}\n')
         bad = self.files()
         if len(bad) > self.allowed:
@@ -172,7 +172,7 @@ class GuardedRunner(Runner):
     def build_dataloader(self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
         """Build a data loader that is guarded; its workers have not started yet."""
         loader = Runner.build_dataloader(dataloader, *args, **kwargs)
-        datasets = list(_leaves(loader.dataset))
+        datasets = [part for part in inner_data_sets(loader.dataset) if isinstance(part, BaseDataset)]
         ledger = None
         if self._training:
             ledger = Ledger(Path(self.work_dir, LIST), sum(map(len, datasets)), max_bad_share(self.cfg))
@@ -183,13 +183,3 @@ class GuardedRunner(Runner):
         for dataset in datasets:
             dataset.pipeline = GuardedPipeline(dataset.pipeline, ledger)
         return loader
-
-
-def _leaves(dataset: Any) -> Iterator[BaseDataset]:
-    """Yield the data sets inside wrappers that repeat, balance or join them."""
-    if isinstance(dataset, BaseDataset):
-        yield dataset
-        return
-    inside = vars(dataset)
-    for part in inside.get('datasets') or filter(None, map(inside.get, ('dataset', '_dataset'))):
-        yield from _leaves(part)

@@ -13,9 +13,8 @@ from typing import IO, Any, Protocol
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from torchvision.datasets import ImageFolder
 
-from ..files import FileError, atomic_write
+from ..files import FileError, atomic_write, read_text, walk
 from ..weights.key_maps import shorten
 
 logger = logging.getLogger(__name__)
@@ -23,6 +22,7 @@ logger = logging.getLogger(__name__)
 TARS = {'train': 'ILSVRC2012_img_train.tar', 'val': 'ILSVRC2012_img_val.tar'}
 DEVKIT = 'ILSVRC2012_devkit_t12.tar.gz'
 SYNSETS = 'imagenet_2012_validation_synset_labels.txt'  # as TensorFlow's ImageNet scripts have it: a WordNet id a line
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.pgm', '.png', '.ppm', '.tif', '.tiff', '.webp')
 CURE = 'point to the data with --data-root DIR'
 
 
@@ -73,16 +73,17 @@ def check_classes(train: Source, val: Source) -> None:
 
 
 class FolderSource:
-    """One folder a class, as torchvision's ImageFolder reads it."""
+    """One folder a class, in the order of torchvision's ImageFolder."""
 
     def __init__(self, folder: Path) -> None:
-        try:
-            images = ImageFolder(str(folder))
-        except FileNotFoundError as error:  # no class, or a class without images
-            raise FileNotFoundError(f'{folder}: {str(error).rstrip(".")}; {CURE}') from error
-        self.classes = images.classes
-        self.paths, labels = zip(*images.samples, strict=True)
-        self.labels = np.array(labels)
+        self.classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != '.')
+        images = [[str(path) for path in walk(folder / name, SUFFIXES)] for name in self.classes]
+        if empty := [name for name, paths in zip(self.classes, images, strict=True) if not paths]:
+            raise FileNotFoundError(f'{folder}: the classes {shorten(empty)} have no image; {CURE}')
+        if not images:
+            raise FileNotFoundError(f'{folder} holds no folder of a class; {CURE}')
+        self.paths = [path for paths in images for path in paths]
+        self.labels = np.repeat(np.arange(len(images)), [len(paths) for paths in images])
 
     def read(self, index: int) -> bytes:
         return Path(self.paths[index]).read_bytes()
@@ -145,7 +146,7 @@ class ValTarSource(TarSource):
 def _val_wnids(folder: Path) -> list[str]:
     """Return the WordNet id of each validation image, in the order of their numbers."""
     if (folder / SYNSETS).is_file():
-        return (folder / SYNSETS).read_text().split()
+        return read_text(folder / SYNSETS).split()
     devkit = folder / DEVKIT
     if not devkit.is_file():
         raise FileNotFoundError(

@@ -4,40 +4,38 @@ from __future__ import annotations
 
 import functools
 import glob
-import hashlib
 import io
 import itertools
 import json
 import os
-import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import cv2
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from ..files import FileError, atomic_write, write_text
+from ..files import FileError, atomic_write, claim, remove, walk, write_text
 from .images import SUFFIXES, Array
 from .prefetch import ordered
 from .segmenter import Segmented, Segmenter
 from .tiling import Mask
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'})
-# What is written -> how the file of an image ends, and that of a video ('': a folder with a file for each frame).
+# What is written -> what the name of an image gets, and that of a video ('': a folder with a file for each frame).
 OUTPUTS = {'index': ('.png', ''), 'colour': ('.png', '.mp4'), 'overlay': ('.jpg', '.mp4'), 'area': ('.json', '.json')}
 SETTINGS = 'predict.json'
 
 
 @dataclass(frozen=True)
 class Input:
-    """An image, video or camera: what opens it, and what its results are called, a path without suffix."""
+    """An image, video or camera: what opens it, and what its results are called: its path, to which they add."""
 
     source: Path | str | int  # a file, the address of a live stream, or the number of a camera
     name: Path
@@ -61,20 +59,20 @@ def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
     """Return what files, folders, globs, addresses of live streams and numbers of cameras stand for.
 
     Folders are searched for images and videos by their suffixes; what is in `out` from an earlier run is left out of
-    folders and globs. Results are named after the path below the deepest folder that holds all inputs, with the suffix
-    where they would meet those of another input without it.
+    folders and globs. Results are named after the path below the deepest folder that holds all inputs, its suffix
+    included, so that no two inputs share a name.
 
     Raises:
         FileNotFoundError: a file is not there, or a glob or folder has no image or video.
-        ValueError: the results of two inputs would have one name.
+        ValueError: a file or folder has the name of a camera or stream that is an input, too.
     """
     files: dict[Path, None] = {}  # an ordered set
     roots: list[str] = []
     live: list[Input] = []
     for word in words:
         path = Path(word)
-        if '://' in word or (word.isdecimal() and not path.exists()):
-            live.append(Input(int(word), Path(f'camera{word}'), True) if word.isdecimal() else _live(word))
+        if ('://' in word or word.isdecimal()) and not path.exists():
+            live.append(_live(word))
             continue
         if path.is_dir():
             root, found = path, _no_results(_media(path), out)
@@ -82,7 +80,7 @@ def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
             root, found = path.parent, [path]
         else:
             root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts[:-1]))
-            matches = map(Path, sorted(glob.glob(word, recursive=True)))
+            matches = [match for match in map(Path, sorted(glob.glob(word, recursive=True))) if not _in_loop(match)]
             found = [file for match in matches for file in (_media(match) if match.is_dir() else [match])]
             found = _no_results(found, out)
         if not found:
@@ -92,37 +90,17 @@ def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
         roots.append(os.path.abspath(root))
         files |= dict.fromkeys(Path(os.path.abspath(file)) for file in found)
     base = os.path.commonpath(roots) if roots else ''
-    names: dict[Any, Path] = {file: file.relative_to(base) for file in files}
-    inputs = [Input(file, name.with_suffix(''), _is_video(file)) for file, name in names.items()]
-    inputs += dict.fromkeys(live)
-    while clashes := _clashes(inputs):  # again, as a name with its suffix may be in the way of a third
-        longer = [replace(i, name=names.get(i.source, i.name)) if i in clashes else i for i in inputs]
-        if longer == inputs:
-            one, other = next(iter(clashes.items()))
-            raise ValueError(
-                f'the results of {one.source} and {other.source} would have the same name: '
-                'segment them into different folders'
-            )
-        inputs = longer
-    return inputs
+    inputs = [Input(file, file.relative_to(base), _is_video(file)) for file in files]
+    tops = {item.name.parts[0] for item in inputs}
+    if taken := [item for item in live if item.name.name in tops]:
+        raise ValueError(f'{taken[0].source} and {taken[0].name} would have results of one name: segment them apart')
+    return inputs + list(dict.fromkeys(live))
 
 
-def _clashes(inputs: Sequence[Input]) -> dict[Input, Input]:
-    """Return the inputs with a result at, or above, the place of another input's, and that other input."""
-    clashes: dict[Input, Input] = {}
-    owners: dict[Path, Input] = {}
-    for item in inputs:
-        for path in item.outputs(Path(), OUTPUTS).values():
-            other = owners.setdefault(path, item)
-            if other is not item:
-                clashes |= {item: other, other: item}
-    for folder, below in {path.parent: item for path, item in owners.items()}.items():
-        clashes |= {owners[above]: below for above in (folder, *folder.parents) if above in owners}
-    return clashes
-
-
-def _live(address: str) -> Input:
-    return Input(address, Path(''.join(c if c.isalnum() else '_' for c in address)), True)
+def _live(word: str) -> Input:
+    if word.isdecimal():
+        return Input(int(word), Path(f'camera{word}'), True)
+    return Input(word, Path(quote(word, safe='')), True)
 
 
 def _is_video(path: Path) -> bool:
@@ -136,14 +114,14 @@ def _no_results(paths: Iterable[Path], out: Path) -> list[Path]:
 
 
 def _media(folder: Path) -> list[Path]:
-    """Return the images and videos below a folder, in order, without hidden files."""
-    found = []
-    for path in sorted(folder.rglob('*')):
-        known = (path.suffix.lower() in SUFFIXES or _is_video(path)) and path.is_file()
-        hidden = any(part.startswith('.') for part in path.relative_to(folder).parts)
-        if known and not hidden:
-            found.append(path)
-    return found
+    """Return the images and videos below a folder."""
+    return list(walk(folder, SUFFIXES | VIDEO_SUFFIXES))
+
+
+def _in_loop(path: Path) -> bool:
+    """Whether a path leads through a link back into a folder that the link lies in."""
+    folders = [os.path.realpath(folder) for folder in path.parents]
+    return len(set(folders)) < len(folders)
 
 
 def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int, int]:
@@ -170,20 +148,29 @@ def predict(
 ) -> Summary:
     """Segment `inputs` into `out`/{index,colour,overlay,area}, of which `save` names those that are written.
 
-    Each file appears when it is whole, and bears the SHA-256 of predict.json, which tells model and settings. Inputs
-    whose files of these settings are all there are left out, unless `overwrite` says otherwise. Of a video, `frames`
-    are taken at most; a live one ends with them or with Ctrl-C. What cannot be read is left out as well, and told in
-    the summary. A progress bar is drawn on stderr, unless `quiet`.
+    Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
+    them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if
+    other settings made it. Of a video, `frames` are taken at most; a live one ends with them or with Ctrl-C. What
+    cannot be read is left out as well, and told in the summary. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
         ValueError: `out` holds the results of another model or other settings, or cannot be written.
     """
     if frames is not None and frames < 1:
         raise ValueError(f'there is nothing to do with {frames} frames of each video')
-    key = _check_settings(segmenter, out, overwrite)
-    todo = [i for i in inputs if overwrite or not all(_bears(path, key) for path in i.outputs(out, save).values())]
+    facts = asdict(segmenter.metadata)
+    settings = {name: facts[name] for name in ('source', 'created', 'precision', 'size')}
+    settings |= {'fit': segmenter.fit, 'overlap': segmenter.overlap}
+
+    def written(found: dict[str, Any]) -> list[Path]:
+        if found == json.loads(json.dumps(settings)):
+            return [path for item in inputs for path in item.outputs(out, save).values()]
+        return [out / kind for kind in OUTPUTS]
+
+    claim(out / SETTINGS, settings, written, overwrite=overwrite, names=OUTPUTS)
+    todo = [i for i in inputs if not all(path.exists() for path in i.outputs(out, save).values())]
     summary = Summary(finished=len(inputs) - len(todo))
-    writer = _Writer(segmenter, out, save, key)
+    writer = _Writer(segmenter, out, save)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True, disable=quiet) as progress:
         images: dict[Any, Input] = {i.source: i for i in todo if not i.video}
@@ -205,34 +192,6 @@ def predict(
             except UnreadableVideo as error:
                 summary.unreadable[str(video.source)] = str(error)
     return summary
-
-
-def _check_settings(segmenter: Segmenter, out: Path, overwrite: bool) -> str:
-    """Refuse a folder of another model or other settings; return the key of these, the SHA-256 of their file."""
-    facts = asdict(segmenter.metadata)
-    settings = {name: facts[name] for name in ('source', 'created', 'precision', 'size')}
-    settings |= {'fit': segmenter.fit, 'overlap': segmenter.overlap}
-    text = json.dumps(settings, indent=2) + '\n'
-    path = out / SETTINGS
-    if not overwrite and path.exists() and path.read_text(encoding='utf-8') != text:
-        raise ValueError(
-            f'{out} holds results of another model or other settings ({SETTINGS} tells which): choose another folder, '
-            'or --overwrite them'
-        )
-    write_text(text, path)
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _bears(path: Path, key: str) -> bool:
-    """Tell whether a result is there and bears the key; what an interrupted --overwrite did not reach has another."""
-    if path.is_dir():
-        path /= '000000.png'  # the frames of a video appear together
-    if not path.is_file():
-        return False
-    with path.open('rb') as file:  # the key is near the start, or of a video at the end
-        start = file.read(1024)
-        file.seek(max(0, path.stat().st_size - 1024))
-        return key.encode() in start + file.read()
 
 
 class UnreadableVideo(FileError):
@@ -272,10 +231,10 @@ class _Frames:
 
 
 class _Writer:
-    """Writes results to `out`, each under its final name once it is whole, and with the key of the settings in it."""
+    """Writes results to `out`, each under its final name once it is whole."""
 
-    def __init__(self, segmenter: Segmenter, out: Path, save: Sequence[str], key: str) -> None:
-        self.segmenter, self.out, self.save, self.key = segmenter, out, save, key
+    def __init__(self, segmenter: Segmenter, out: Path, save: Sequence[str]) -> None:
+        self.segmenter, self.out, self.save = segmenter, out, save
 
     def image(self, item: Input, result: Segmented) -> None:
         """Write the results of an image."""
@@ -293,7 +252,7 @@ class _Writer:
         parts = {kind: path.with_name(f'.part-{path.name}') for kind, path in outputs.items()}
         try:
             for part in parts.values():
-                _remove(part)  # of a run that was killed
+                remove(part)  # of a run that was killed
                 part.parent.mkdir(parents=True, exist_ok=True)
             counts = self._frames(parts, frames, tick)
             if not counts:
@@ -303,13 +262,13 @@ class _Writer:
                 each = [count.tolist() for count in counts]
                 self._write_areas(parts['area'], facts, np.sum(counts, axis=0), pixels_by_frame=each)
             for kind, part in parts.items():
-                _remove(outputs[kind])
+                remove(outputs[kind])
                 os.replace(part, outputs[kind])
         except OSError as error:
             raise FileError(f'the results of {item.source} cannot be written ({error.strerror or error})') from error
         finally:
             for part in parts.values():
-                _remove(part)
+                remove(part)
         return len(counts)
 
     def _frames(self, parts: Mapping[str, Path], frames: _Frames, tick: Callable[[], None]) -> list[Any]:
@@ -334,9 +293,6 @@ class _Writer:
         finally:
             for movie in movies.values():
                 movie.release()
-        for kind in movies:
-            with parts[kind].open('ab') as file:  # a box that players skip: its length, kind and content
-                file.write((8 + len(self.key)).to_bytes(4, 'big') + b'free' + self.key.encode())
         return counts
 
     def _count(self, mask: Mask) -> Any:
@@ -348,7 +304,7 @@ class _Writer:
             {'index': index, 'name': name, 'pixels': int(count), 'share': int(count) / total}
             for index, (name, count) in enumerate(zip(self.segmenter.classes, pixels, strict=True))
         ]
-        write_text(json.dumps({'settings': self.key, **facts, 'classes': classes, **more}) + '\n', path)
+        write_text(json.dumps({**facts, 'classes': classes, **more}) + '\n', path)
 
     def _picture(self, kind: str, result: Segmented) -> Array:
         if kind == 'colour':
@@ -366,11 +322,9 @@ class _Writer:
             picture = Image.fromarray(self._picture(kind, result))
         file = io.BytesIO()
         if kind == 'overlay':
-            picture.save(file, 'JPEG', quality=90, comment=self.key)
+            picture.save(file, 'JPEG', quality=90)
         else:
-            note = PngInfo()
-            note.add_text('settings', self.key)
-            picture.save(file, 'PNG', compress_level=1, pnginfo=note)
+            picture.save(file, 'PNG', compress_level=1)
         return file.getvalue()
 
 
@@ -380,10 +334,3 @@ def _movie(path: Path, rate: float, size: tuple[int, ...]) -> cv2.VideoWriter:
     if not movie.isOpened():
         raise FileError(f'{path} cannot be written as a video of {width}x{height} at {rate:g} frames a second')
     return movie
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, Literal, NamedTuple, NoReturn, overload
 
 import cv2
 import numpy as np
@@ -43,13 +43,31 @@ class _Job:
     fit: Fit
     mask: Mask
     missing: int  # pieces that are not in the mask yet
-    error: Exception | None = None
+
+    def cut(self) -> Iterable[tuple[Any, Array]]:
+        """Yield the pieces, and where each belongs."""
+        return self.fit.cut(self.image)
 
     def result(self) -> Mask:
-        """Return the mask, or raise what went wrong."""
-        if self.error is not None:
-            raise self.error
+        """Return the mask."""
         return self.mask
+
+
+@dataclass
+class _Failure:
+    """An image that cannot be segmented, which is told when its turn comes."""
+
+    source: Any
+    error: Exception
+    missing = 0
+
+    def cut(self) -> tuple[()]:
+        """Return no piece."""
+        return ()
+
+    def result(self) -> NoReturn:
+        """Raise what is wrong with it."""
+        raise self.error
 
 
 class Segmenter:
@@ -153,10 +171,12 @@ class Segmenter:
             closing(ahead_of(self._run(loaded), ahead)) as jobs,
         ):
             for job in jobs:
-                if job.error is not None and on_error is not None:
+                if isinstance(job, _Job):
+                    yield Segmented(job.source, job.image, job.result())
+                elif on_error is not None:
                     on_error(job.source, job.error)
                 else:
-                    yield Segmented(job.source, job.image, job.result())
+                    job.result()
 
     def colour(self, mask: Mask) -> Array:
         """Return a mask in the palette's colours, (H, W, 3) uint8 RGB.
@@ -185,8 +205,8 @@ class Segmenter:
             raise ValueError(f'the opacity is {opacity}, and goes from 0 to 1')
         return cv2.addWeighted(image, 1 - opacity, self.colour(mask), opacity, 0)
 
-    def _load(self, source: Source, out: Mask | None = None) -> _Job:
-        """Read one image and say how it goes through the graph; an error becomes part of the job."""
+    def _load(self, source: Source, out: Mask | None = None) -> _Job | _Failure:
+        """Read one image and say how it goes through the graph."""
         try:
             channels, mean = self.metadata.channels, self.metadata.mean
             if channels != 3 and not isinstance(source, np.ndarray):
@@ -208,18 +228,17 @@ class Segmenter:
             fit = Tiles(shape, self.size, self.overlap, mean) if tiled else Scaled(shape, self.size, mean)
             return _Job(source, image, fit, np.empty(shape, dtype) if out is None else out, fit.count)
         except Exception as error:
-            nothing = np.empty((0, 0, 3), np.uint8)
-            return _Job(source, nothing, Scaled((1, 1), self.size), nothing[..., 0], 0, error)
+            return _Failure(source, error)
 
-    def _run(self, jobs: Iterable[_Job]) -> Generator[_Job, None, None]:
+    def _run(self, jobs: Iterable[_Job | _Failure]) -> Generator[_Job | _Failure, None, None]:
         """Yield the jobs in order, each when its mask is whole."""
-        waiting: deque[_Job] = deque()
+        waiting: deque[_Job | _Failure] = deque()
         failure: list[Exception] = []
 
         def pieces() -> Iterator[tuple[_Job, Any, Array]]:
             for job in until_error(jobs, failure):
                 waiting.append(job)
-                for place, piece in job.fit.cut(job.image) if job.error is None else ():
+                for place, piece in job.cut():
                     yield job, place, piece
 
         with closing(self._model.map(self._batches(pieces()))) as results:

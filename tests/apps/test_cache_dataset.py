@@ -253,3 +253,12 @@ def test_the_benchmark_shows_mmsegs_pipeline_beside_ours(data, argv, tmp_path, c
     demo = argv[0].replace('pspnet_repvgg_b2_cityscapes', 'pspnet_repvgg_a0_demo')
     assert tool('benchmark')(['data', demo, *argv[1:]]) == 2
     assert "mmseg's own transforms: there is nothing to compare" in capsys.readouterr().err
+
+
+def test_joined_data_sets_are_all_cached(data, argv) -> None:
+    cfg = load_config(argv[0], {'data_root': str(data)})
+    part = cfg.train_dataloader.dataset
+    other = {**part, 'data_prefix': cfg.val_dataloader.dataset.data_prefix}
+    half = {'type': 'RepeatDataset', 'times': 2, 'dataset': part}
+    cfg.train_dataloader.dataset = {'type': 'ConcatDataset', 'datasets': [half, other]}
+    assert len(cache_dataset.plan_cache(cfg).missing) == 2 * (8 + 4)

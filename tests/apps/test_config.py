@@ -5,6 +5,7 @@ import torch
 from mmengine.config import Config
 
 from repvgg_seg.apps.config import CONFIGS, find_config, load_config, recorded_config
+from repvgg_seg.openmmlab.datasets import inner_data_sets
 from repvgg_seg.openmmlab.runner import CONFIG_KEY, config_from_text, config_to_text
 
 
@@ -51,3 +52,21 @@ def test_nothing_of_a_recorded_config_runs(tmp_path, monkeypatch, text, message)
     with pytest.raises(ValueError, match=message):
         recorded_config(tmp_path / 'x.pth')
     assert not (tmp_path / 'marker').exists()
+
+
+WRAPPED = """
+_base_ = ['{base}']
+part = dict(type='CityscapesDataset', data_root='old')
+train_dataloader = dict(dataset=dict(_delete_=True, type='ConcatDataset', datasets=[
+    dict(type='RepeatDataset', times=2, dataset=dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=part)),
+    part,
+]))
+"""
+
+
+def test_data_root_reaches_data_sets_inside_wrappers(repo, tmp_path) -> None:
+    path = tmp_path / 'wrapped.py'
+    path.write_text(WRAPPED.format(base=repo / 'configs/pspnet_repvgg_a0_demo.py'))
+    cfg = load_config(path, {'data_root': 'new'})
+    parts = [*inner_data_sets(cfg.train_dataloader.dataset), cfg.val_dataloader.dataset]
+    assert [part.data_root for part in parts] == ['new'] * 3

@@ -12,6 +12,7 @@ from PIL import Image
 
 from repvgg_seg.data import masks
 from repvgg_seg.data.masks import Classes, MaskError, convert_masks, find_images, read_classes
+from repvgg_seg.files import FileError
 from tests.conftest import tool
 
 ROAD, CAR, EDGE = (128, 64, 128), (0, 0, 142), (255, 255, 255)
@@ -91,6 +92,22 @@ def test_what_is_there_is_kept_and_what_changed_is_converted_anew(root) -> None:
     assert convert(root, overwrite=True).converted == 2
 
 
+def test_an_interrupted_overwrite_leaves_no_masks_of_other_classes(root, monkeypatch) -> None:
+    save(np.full((1, 1, 3), CAR, np.uint8), root / 'coloured/new.png')
+    convert(root)
+    classes = json.loads((root / 'classes.json').read_text())
+    classes['classes'].reverse()
+    (root / 'classes.json').write_text(json.dumps(classes))
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(masks, 'parallel_map', interrupted)
+        convert(root, overwrite=True)
+    assert convert(root).kept == 0  # else they would be of the classes before
+
+
+def interrupted(*args: object, **kwargs: object) -> None:
+    raise KeyboardInterrupt
+
+
 def test_unknown_colours_are_counted_named_and_not_written(root) -> None:
     save(np.array([[ROAD, (129, 64, 128), (129, 64, 128)]], np.uint8), root / 'coloured/b.png')
     save(np.array([[(129, 64, 128), (1, 2, 3)]], np.uint8), root / 'coloured/c.png')
@@ -112,7 +129,7 @@ def test_unknown_colours_can_be_left_out(root, capsys) -> None:
     assert 'converted 2 masks' in capsys.readouterr().out
     assert np.asarray(Image.open(root / 'masks/b.png')).tolist() == [[0, 255, 255]]
     assert tool('convert_masks')([*argv, '--workers', '1']) == 2  # not the same masks
-    assert 'holds masks of other classes or options' in capsys.readouterr().err
+    assert 'holds results of other settings (ignore_unknown True instead of False)' in capsys.readouterr().err
 
 
 def test_masks_of_indices_are_recognised(root) -> None:
@@ -139,7 +156,7 @@ def test_folders_that_cannot_be_what_was_meant(root) -> None:
         ('nowhere', 'masks', FileNotFoundError, 'there is no folder .*nowhere: name the one that holds the masks'),
         ('coloured', 'coloured', MaskError, 'is the folder of the masks of colours or in it'),
         ('coloured', 'coloured/new', MaskError, 'is the folder of the masks of colours or in it'),
-        ('coloured', 'mine', MaskError, 'holds something that this did not write: choose a folder that is empty'),
+        ('coloured', 'mine', FileError, r'this did not write \(such as thesis\.txt\): choose a folder that is empty'),
         ('mine', 'masks', MaskError, r'holds no images \(\.bmp, .*so there is nothing to convert'),
     ):
         with pytest.raises(error, match=message):

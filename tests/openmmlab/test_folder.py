@@ -102,8 +102,28 @@ def test_a_list_chooses_the_images_of_a_split(folder, tmp_path) -> None:
     (tmp_path / 'list.txt').write_text('train/day/2\ngone.jpg\n')
     with pytest.raises(FileNotFoundError, match=r"lists 1 images that are not in \S*images, the first is 'gone\.jpg'"):
         build(folder, ann_file=str(tmp_path / 'list.txt'), data_prefix=prefix)
-    with pytest.raises(FileNotFoundError, match=r'the list of images \S*gone\.txt cannot be read'):
+    with pytest.raises(FileNotFoundError, match=r'the list of images \S*gone\.txt does not exist: check ann_file'):
         build(folder, ann_file=str(tmp_path / 'gone.txt'), data_prefix=prefix)
+
+
+@pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])
+def test_lists_and_json_may_come_from_any_editor(mine, encoding: str) -> None:
+    (mine / 'classes.json').write_text(json.dumps(BINARY), encoding=encoding)
+    lines = ['./train/day/2.JPEG', 'train\\day\\2.JPEG', '', 'val/day/0', 'val//day/0.jpg']
+    (mine / 'list.txt').write_bytes('\r\n'.join(lines).encode(encoding))
+    data = build(mine, ann_file='list.txt', data_prefix={'img_path': 'images', 'seg_map_path': 'masks'})
+    assert [data.get_data_info(i)['img_path'].split('images/')[1] for i in range(len(data))] == [
+        'train/day/2.JPEG', 'val/day/0.jpg',
+    ]  # fmt: skip
+
+
+def test_linked_folders_hold_samples_too(folder, tmp_path) -> None:
+    (tmp_path / 'classes.json').write_text(json.dumps(BINARY))
+    for kind in ('images', 'masks'):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / 'train').symlink_to(folder / kind)
+    data = build(tmp_path)
+    assert len(data) == 6 and 'masks/train/val/day/1.png' in data.get_data_info(5)['seg_map_path']
 
 
 def test_two_classes_train_with_softmax_convert_and_are_evaluated(repo, folder, tmp_path, capsys) -> None:

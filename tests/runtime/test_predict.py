@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -12,7 +13,7 @@ from PIL import Image
 
 from repvgg_seg import Segmenter
 from repvgg_seg.runtime import predict as prediction
-from repvgg_seg.runtime.predict import find_inputs, predict, share
+from repvgg_seg.runtime.predict import OUTPUTS, find_inputs, predict, share
 from tests.conftest import tool
 from tests.local_graph import METADATA, images, truth
 
@@ -56,72 +57,59 @@ def test_results_mirror_the_folders_of_the_inputs(here) -> None:
         save(here / 'a/x.png')
         (here / name).parent.mkdir(parents=True, exist_ok=True)
         (here / name).touch()
-    assert names('a') == ['deep/y', 'x', 'z']
-    assert names('a', 'b') == ['a/deep/y', 'a/x', 'a/z', 'b/x']
-    assert names('a/x.png') == ['x']
-    assert names('a/x.png', 'b/x.png') == ['a/x', 'b/x']
-    assert names('*/x.png') == ['a/x', 'b/x']
-    assert names('a/**/*.JPG') == ['deep/y']
-    assert names('a', 'a/x.png', '../' + here.name + '/a') == ['deep/y', 'x', 'z']  # each once
+    assert names('a') == ['deep/y.JPG', 'x.png', 'z.mp4']
+    assert names('a', 'b') == ['a/deep/y.JPG', 'a/x.png', 'a/z.mp4', 'b/x.png']
+    assert names('a/x.png') == ['x.png']
+    assert names('a/x.png', 'b/x.png') == ['a/x.png', 'b/x.png']
+    assert names('*/x.png') == ['a/x.png', 'b/x.png']
+    assert names('a/**/*.JPG') == ['deep/y.JPG']
+    assert names('a', 'a/x.png', '../' + here.name + '/a') == ['deep/y.JPG', 'x.png', 'z.mp4']  # each once
     save(here / 'a/overlay/x.jpg')
-    assert names('a', out='a') == ['deep/y', 'x', 'z']  # what it wrote itself is no input
-    assert names('a', out='.') == ['deep/y', 'overlay/x', 'x', 'z']
-    assert names('a/readme.txt') == ['readme']  # who names a file means it
+    assert names('a', out='a') == ['deep/y.JPG', 'x.png', 'z.mp4']  # what it wrote itself is no input
+    assert names('a', out='.') == ['deep/y.JPG', 'overlay/x.jpg', 'x.png', 'z.mp4']
+    assert names('a/readme.txt') == ['readme.txt']  # who names a file means it
 
 
-def test_files_that_differ_in_the_suffix_keep_it(here) -> None:
-    for name in ('x.png', 'x.jpg', 'y.png'):
-        save(here / name)
-    assert names('.') == ['x.jpg', 'x.png', 'y']
-
-
-@pytest.mark.parametrize(
-    ('there', 'expected'),
-    [
-        # A suffix kept may be another's name.
-        ('x.png x.bmp x.png.png', 'x.bmp x.png x.png.png'),
-        # The frames of a video are in a folder of its name.
-        ('trip.avi trip/frame7.png', 'trip.avi trip/frame7'),
-        ('deep/trip.avi deep/trip/a/b.png', 'deep/trip.avi deep/trip/a/b'),
-        # The folder of a video's frames has the name of an image's mask.
-        ('x.png.mp4 x.bmp', 'x.bmp x.png.mp4'),
-        # A mask has the name of a folder.
-        ('a.bmp a.png/x.jpg', 'a.bmp a.png/x'),
-        ('trip.avi trips/x.png', 'trip trips/x'),
-    ],
-)
-def test_no_result_meets_those_of_another_input(here, there, expected) -> None:
-    for name in there.split():
+def test_no_two_inputs_share_a_result(here) -> None:
+    words = ('x.png', 'x.bmp', 'x.png.png', 'trip.avi', 'trip/frame7.png', 'x.png.mp4', 'a.bmp', 'a.png/x.jpg')
+    for name in words:
         (here / 'in' / name).parent.mkdir(parents=True, exist_ok=True)
         (here / 'in' / name).touch()
-    assert sorted(names('in')) == expected.split()
-
-
-def test_names_that_meet_whatever_is_done(here) -> None:
-    assert names('0', '0') == ['camera0']
-    with pytest.raises(ValueError, match='results of rtsp://h/a_b and rtsp://h/a-b would have the same name'):
-        names('rtsp://h/a-b', 'rtsp://h/a_b')
+    live = ('0', '0', 'rtsp://h/a-b', 'rtsp://h/a_b')  # the camera once
+    paths = [path for i in find_inputs(['in', *live], Path('out')) for path in i.outputs(Path(), OUTPUTS).values()]
+    assert len(paths) == len(set(paths)) == 4 * (len(words) + 3)
+    assert not {path.parent for path in paths} & set(paths)
     save(here / 'in/camera0/x.png')
-    with pytest.raises(ValueError, match=r'results of 0 and .*x\.png would have the same name'):
-        names('in', '0')
+    with pytest.raises(ValueError, match='0 and camera0 would have results of one name: segment them apart'):
+        find_inputs(['in', '0'], Path('out'))
 
 
 def test_a_glob_finds_no_results_of_an_earlier_run(here) -> None:
     for name in ('a/x.png', 'masks/index/a/x.png', 'masks/colour/a/x.png', 'masks/other.png'):
         save(here / name)
-    assert names('**/*.png', out='masks') == ['a/x', 'masks/other']
-    assert names('*', out='masks') == ['a/x', 'masks/other']
+    assert names('**/*.png', out='masks') == ['a/x.png', 'masks/other.png']
+    assert names('*', out='masks') == ['a/x.png', 'masks/other.png']
+
+
+def test_links_are_followed_and_loops_are_not(here) -> None:
+    save(here / 'elsewhere/x.png')
+    save(here / 'in/y.png')
+    (here / 'in/link').symlink_to(here / 'elsewhere')
+    (here / 'in/loop').symlink_to(here / 'in')
+    assert names('in') == names('in/**/*.png') == ['link/x.png', 'y.png']
 
 
 def test_a_name_with_the_signs_of_a_glob_is_a_name(here) -> None:
-    save(here / 'x[1].png')
-    assert names('x[1].png') == ['x[1]']
+    for name in ('x[1].png', 'x1.png', 'a [b]*/y ?.png', 'ab/y.png'):
+        save(here / name)
+    assert names('x[1].png') == ['x[1].png']
+    assert names('a [b]*') == ['y ?.png']
 
 
 def test_cameras_and_streams(here) -> None:
     camera, stream = find_inputs(['0', 'rtsp://host:1/x'], Path('out'))
     assert (camera.source, camera.name, camera.video) == (0, Path('camera0'), True)
-    assert (stream.source, stream.name, stream.video) == ('rtsp://host:1/x', Path('rtsp___host_1_x'), True)
+    assert (stream.source, stream.name, stream.video) == ('rtsp://host:1/x', Path('rtsp%3A%2F%2Fhost%3A1%2Fx'), True)
 
 
 def test_inputs_that_are_not_there(here) -> None:
@@ -158,15 +146,16 @@ def test_index_colour_overlay_and_area(here, local_files, capsys) -> None:
     assert tool('predict')([str(local_files['.onnx']), 'in', '--out', 'out']) == 0
     assert '1 images segmented in openvino; results: out' in capsys.readouterr().out
     assert files(here / 'out') == {
-        'predict.json', 'index/deep/x.png', 'colour/deep/x.png', 'overlay/deep/x.jpg', 'area/deep/x.json',
+        'predict.json', 'index/deep/x.png.png', 'colour/deep/x.png.png', 'overlay/deep/x.png.jpg',
+        'area/deep/x.png.json',
     }  # fmt: skip
     mask, palette = truth(IMAGE), np.array(METADATA.palette, np.uint8)
-    index = Image.open('out/index/deep/x.png')
+    index = Image.open('out/index/deep/x.png.png')
     assert index.mode == 'L' and np.array_equal(np.asarray(index), mask)
-    assert np.array_equal(cv2.imread('out/colour/deep/x.png')[..., ::-1], palette[mask])
-    overlay = np.asarray(Image.open('out/overlay/deep/x.jpg')).astype(int)
+    assert np.array_equal(cv2.imread('out/colour/deep/x.png.png')[..., ::-1], palette[mask])
+    overlay = np.asarray(Image.open('out/overlay/deep/x.png.jpg')).astype(int)
     assert np.abs(overlay - (IMAGE / 2 + palette[mask] / 2)).mean() < 8  # JPEG
-    area = json.loads((here / 'out/area/deep/x.json').read_text())
+    area = json.loads((here / 'out/area/deep/x.png.json').read_text())
     assert area['source'] == str(here / 'in/deep/x.png') and area['size'] == [64, 96]
     for n, entry in enumerate(area['classes']):
         pixels = int((mask == n).sum())
@@ -176,9 +165,9 @@ def test_index_colour_overlay_and_area(here, local_files, capsys) -> None:
 def test_of_300_classes_the_index_has_sixteen_bits(here, many_classes) -> None:
     save(here / 'x.png')
     assert tool('predict')([str(many_classes), 'x.png', '--out', 'out', '--save', 'index', 'colour']) == 0
-    index = np.asarray(Image.open('out/index/x.png'))
+    index = np.asarray(Image.open('out/index/x.png.png'))
     assert index.max() > 255 and index.dtype == np.uint16
-    assert np.array_equal(np.asarray(Image.open('out/colour/x.png')), Segmenter(many_classes).palette[index])
+    assert np.array_equal(np.asarray(Image.open('out/colour/x.png.png')), Segmenter(many_classes).palette[index])
 
 
 def test_bad_files_are_left_out_and_told_at_the_end(here, local_files, capsys) -> None:
@@ -191,7 +180,7 @@ def test_bad_files_are_left_out_and_told_at_the_end(here, local_files, capsys) -
     assert '2 images segmented' in said.out
     assert f'left out: {here}/b.png is no image of a known format' in said.err
     assert f'left out: {here}/d.mp4 cannot be opened as a video' in said.err
-    assert {name for name in files(here / 'out') if 'index' in name} == {'index/a.png', 'index/c.png'}
+    assert {name for name in files(here / 'out') if 'index' in name} == {'index/a.png.png', 'index/c.png.png'}
 
 
 def test_bad_files_do_not_end_the_other_processes(here, local_files, monkeypatch, capsys) -> None:
@@ -227,13 +216,13 @@ def test_what_is_finished_is_left_out(here, local_files, capsys) -> None:
         save(here / f'in/{n}.png')
     assert tool('predict')(argv) == 0
     times = {name: os.stat(here / 'out' / name).st_mtime_ns for name in files(here / 'out') - {'predict.json'}}
-    (here / 'out/overlay/1.jpg').unlink()
+    (here / 'out/overlay/1.png.jpg').unlink()
     capsys.readouterr()
     assert tool('predict')(argv) == 0
     assert '1 images segmented in openvino, 2 inputs were finished before' in capsys.readouterr().out
     again = {name: os.stat(here / 'out' / name).st_mtime_ns for name in times}
     assert {name for name in times if again[name] != times[name]} == {
-        'index/1.png', 'colour/1.png', 'overlay/1.jpg', 'area/1.json',
+        'index/1.png.png', 'colour/1.png.png', 'overlay/1.png.jpg', 'area/1.png.json',
     }  # fmt: skip
     assert tool('predict')([*argv, '--overwrite']) == 0
     assert '3 images segmented' in capsys.readouterr().out
@@ -248,11 +237,11 @@ def test_results_of_other_models_and_settings_do_not_mix(here, local_files, many
         [str(local_files['.xml']), '--fit', 'resize'],
     ):
         assert tool('predict')([argv[0], 'x.png', '--out', 'out', *argv[1:]]) == 2
-        assert 'out holds results of another model or other settings' in capsys.readouterr().err
+        assert 'out holds results of other settings (' in capsys.readouterr().err
     # The same network in another file is no other model.
     assert tool('predict')([str(local_files['.onnx']), 'x.png', '--out', 'out']) == 0
     assert tool('predict')([str(many_classes), 'x.png', '--out', 'out', '--overwrite']) == 0
-    assert np.asarray(Image.open('out/index/x.png')).max() > 255
+    assert np.asarray(Image.open('out/index/x.png.png')).max() > 255
 
 
 @pytest.mark.parametrize('kind', ['index', 'colour', 'overlay', 'area'])
@@ -284,16 +273,16 @@ def test_a_video_gives_frames_videos_and_areas(here, local_files) -> None:
     movie(here / 'trip.avi', frames)
     assert tool('predict')([str(local_files['.xml']), 'trip.avi', '--out', 'out', '--frames', '4']) == 0
     assert files(here / 'out') == {
-        'predict.json', 'colour/trip.mp4', 'overlay/trip.mp4', 'area/trip.json',
-        *(f'index/trip/{n:06d}.png' for n in range(4)),
+        'predict.json', 'colour/trip.avi.mp4', 'overlay/trip.avi.mp4', 'area/trip.avi.json',
+        *(f'index/trip.avi/{n:06d}.png' for n in range(4)),
     }  # fmt: skip
-    mask = np.asarray(Image.open('out/index/trip/000002.png'))
+    mask = np.asarray(Image.open('out/index/trip.avi/000002.png'))
     assert (mask == truth(frames[2])).mean() > 0.9  # the video is a JPEG for each frame
-    area = json.loads((here / 'out/area/trip.json').read_text())
+    area = json.loads((here / 'out/area/trip.avi.json').read_text())
     assert area['frames'] == 4 and area['frames_per_second'] == 10
     assert area['pixels_by_frame'][2] == np.bincount(mask.ravel(), minlength=4).tolist()
     assert sum(entry['pixels'] for entry in area['classes']) == 4 * 64 * 96
-    capture = cv2.VideoCapture('out/overlay/trip.mp4')
+    capture = cv2.VideoCapture('out/overlay/trip.avi.mp4')
     assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == 4 and capture.read()[1].shape == (64, 96, 3)
     assert (
         np.abs(
@@ -351,18 +340,28 @@ def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_anew(here, local
         patch.setattr(prediction.Progress, 'advance', interrupt_after(2))
         assert tool('predict')(argv) == 130
     assert files(here / 'out') == {'predict.json'}
-    (here / 'out/index/.part-trip').mkdir(parents=True)  # of a run that was killed
-    (here / 'out/index/.part-trip/000099.png').touch()
+    (here / 'out/index/.part-trip.avi').mkdir(parents=True)  # of a run that was killed
+    (here / 'out/index/.part-trip.avi/000099.png').touch()
     assert tool('predict')(argv) == 0
     assert len(files(here / 'out/index')) == 5
 
 
 def test_a_disk_that_is_full_is_no_unreadable_file(here, local_files, monkeypatch, capsys) -> None:
     save(here / 'x.png')
-    (here / 'out').mkdir()
+    argv = [str(local_files['.xml']), 'x.png', '--out', 'out']
+    assert tool('predict')(argv) == 0
+    shutil.rmtree(here / 'out/index')
     (here / 'out/index').write_text('in the way')
-    assert tool('predict')([str(local_files['.xml']), 'x.png', '--out', 'out']) == 2
-    assert 'x.png cannot be written' in capsys.readouterr().err
+    assert tool('predict')(argv) == 2
+    assert 'x.png.png cannot be written' in capsys.readouterr().err
+
+
+def test_folders_of_somebody_else_are_left_alone(here, local_files, capsys) -> None:
+    save(here / 'x.png')
+    save(here / 'overlay/mine.png')
+    assert tool('predict')([str(local_files['.xml']), 'x.png', '--out', '.', '--overwrite']) == 2
+    assert 'something that this did not write (such as overlay)' in capsys.readouterr().err
+    assert files(here) == {'x.png', 'overlay/mine.png'}
 
 
 def test_summary_counts(here, local_files) -> None:

@@ -264,10 +264,6 @@ def test_the_manifest_names_every_variant_that_has_weights():
         assert name.startswith(release.arch)
 
 
-def test_the_manifest_of_the_checkout_is_that_of_the_package(repo):
-    assert (repo / 'pretrained' / 'manifest.json').samefile(repo / 'repvgg_seg' / 'weights' / 'manifest.json')
-
-
 @pytest.mark.parametrize(
     ('source', 'message'),
     [
