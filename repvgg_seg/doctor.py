@@ -27,7 +27,8 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .environment import OURS, canonical, cpu, cpu_has_bfloat16, installed_distributions, is_runtime_only
+from .environment import OURS, canonical, cpu, installed_distributions, is_runtime_only
+from .runtime.precision import PRECISIONS
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -309,7 +310,7 @@ def _versions(installed: Mapping[str, Distribution], needs: Collection[str] | No
 def _devices() -> Iterator[tuple[str, str]]:
     model, features = cpu()
     usable = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
-    bf16 = '' if cpu_has_bfloat16() else 'no bf16: there --amp trains in float32'
+    bf16 = '' if PRECISIONS['bf16'].fast_on_this_cpu() else 'no bf16: there --amp trains in float32'
     yield 'CPU', ', '.join(filter(None, [model, f'{usable} of {os.cpu_count()} cores', *features, bf16]))
     torch = sys.modules.get('torch')
     if torch is None or not hasattr(torch, 'cuda'):

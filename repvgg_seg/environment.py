@@ -12,8 +12,10 @@ from pathlib import Path
 
 OURS = 'repvgg-seg'
 
-# The instruction sets of x86 and ARM that make bf16 and int8 fast, as /proc/cpuinfo spells them.
-_LOW_PRECISION = ('amx_bf16', 'amx_int8', 'avx512_bf16', 'avx512_vnni', 'avx_vnni', 'bf16', 'i8mm')
+# The instruction sets of x86 and ARM that make fp16, bf16 and int8 fast, as /proc/cpuinfo spells them.
+_LOW_PRECISION = (
+    'amx_fp16', 'avx512_fp16', 'fphp', 'amx_bf16', 'avx512_bf16', 'bf16', 'amx_int8', 'avx512_vnni', 'avx_vnni', 'i8mm'
+)  # fmt: skip
 
 
 def installed_distributions() -> dict[str, Distribution]:
@@ -47,7 +49,7 @@ def versions() -> dict[str, str]:
 
 
 def cpu() -> tuple[str, list[str]]:
-    """(model, those of its instruction sets that make bf16 and int8 fast)."""
+    """(model, those of its instruction sets that make fp16, bf16 and int8 fast)."""
     try:
         text = Path('/proc/cpuinfo').read_text(encoding='utf-8')
     except OSError:
@@ -60,8 +62,3 @@ def cpu() -> tuple[str, list[str]]:
     flags = re.search(r'^(?:flags|Features)\s*: (.*)$', text, re.MULTILINE)
     known = set(flags[1].split()) if flags else set()
     return model[1] if model else platform.machine(), [flag for flag in _LOW_PRECISION if flag in known]
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this CPU is known to multiply bfloat16 in hardware; emulated, it is far slower than float32."""
-    return any('bf16' in flag for flag in cpu()[1])

@@ -24,7 +24,8 @@ from ..cli import image_size
 from ..deploy.convert import is_deployed
 from ..deploy.export import TARGETS, export_segmentor
 from ..runtime.images import SUFFIXES, read_image
-from ..runtime.metadata import DYNAMIC, OUTPUTS, PRECISIONS, Output, Precision
+from ..runtime.metadata import DYNAMIC, OUTPUTS, Output
+from ..runtime.precision import PRECISIONS
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights
 from .config import build_segmentor, load_config
@@ -39,7 +40,7 @@ def export_model(
     size: Size | None = None,
     image_size: Size | None = None,
     batch: int | None = 1,
-    precision: Precision = 'fp32',
+    precision: str = 'fp32',
     output: Output = 'classes',
     images: str | Path | None = None,
     out: str | Path | None = None,

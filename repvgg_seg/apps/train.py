@@ -24,10 +24,10 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 
 from ..cli import add_runner_options, add_training_options
-from ..environment import cpu_has_bfloat16
 from ..openmmlab.backbone import RepVGG
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner, max_bad_share
+from ..runtime.precision import PRECISIONS
 from ..weights.pretrained import resolve
 from .check_dataset import check_data, check_quickly
 from .config import add_config, begin_work_dir, default_work_dir, load_config, resume_from
@@ -69,7 +69,7 @@ def _use_mixed_precision(cfg: Config) -> None:
     if torch.cuda.is_available():
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
         cfg.optim_wrapper.type = 'AutocastOptimWrapper' if bfloat16 else 'AmpOptimWrapper'
-    elif cpu_has_bfloat16():
+    elif PRECISIONS['bf16'].fast_on_this_cpu():
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
     else:
         # Emulated, an iteration takes 12 to 27 times as long as in float32 (RepVGG-A0, 2 cores of an AVX2-only CPU).

@@ -23,10 +23,10 @@ from ..apps.config import build_segmentor, load_config
 from ..cli import image_size
 from ..deploy.convert import convert_segmentor
 from ..deploy.graph import InferenceGraph
-from ..environment import cpu_has_bfloat16
 from ..models.variants import get_variant
 from ..openmmlab.heads import fold_heads, unfolded
 from ..runtime.backends import openvino_core
+from ..runtime.precision import PRECISIONS
 from .machine import describe_machine, gemm_peak
 from .timing import measure_latency
 
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     runtimes = [name for name in args.runtimes if importlib.util.find_spec(name.split()[0])]
     if not importlib.util.find_spec('nncf'):
         runtimes = [name for name in runtimes if name != 'openvino int8']
-    if not torch.cuda.is_available() and not cpu_has_bfloat16():
+    if not torch.cuda.is_available() and not PRECISIONS['bf16'].fast_on_this_cpu():
         runtimes = [name for name in runtimes if not name.endswith('bfloat16')]
     if not runtimes:
         raise ValueError(f'there is nothing to time: none of {", ".join(args.runtimes)} runs here; see --runtimes')

@@ -24,7 +24,7 @@ from ..deploy.graph import InferenceGraph, fold_norms
 from ..models.trunk import RepVGG
 from ..models.variants import VARIANTS
 from ..runtime.backends import openvino_core
-from ..runtime.metadata import Precision
+from ..runtime.precision import PRECISIONS
 from . import runtimes
 from .latency import PACKAGES
 from .machine import GEMM_SIZE, describe_machine, gemm_calls, gemm_rate
@@ -73,7 +73,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     candidates = {
         f'{name} | {runtime.name}': Candidate(make, runtime) for name, make in makers.items() for runtime in chosen
     }
-    precisions: list[Precision] = sorted({runtime.precision for runtime in chosen})
+    precisions: list[str] = sorted({runtime.precision for runtime in chosen})
     openvino = 'openvino' in {runtime.engine for runtime in chosen}
     with tempfile.TemporaryDirectory(prefix='benchmark-') as folder:
         paths, failed = runtimes.write_files(candidates, images, Path(folder))
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
         references = products(precisions, openvino)
         # In turn with the graphs, since a machine that drifts slows both alike.
         latencies = measure_latency(calls | {' '.join(key): call for key, call in references.items()}, runs=args.runs)
-    peaks: dict[Precision, dict[str, float]] = {p: {} for p in precisions}
+    peaks: dict[str, dict[str, float]] = {p: {} for p in precisions}
     for precision, engine in references:
         peaks[precision][engine] = gemm_rate(latencies[f'{precision} {engine}'])
     best = {p: max(rates.values()) for p, rates in peaks.items()}
@@ -128,26 +128,25 @@ def operations(graph: nn.Module, images: Tensor) -> int:
     return counter.get_total_flops()
 
 
-def products(precisions: list[Precision], openvino: bool) -> dict[tuple[Precision, str], Call]:
+def products(precisions: list[str], openvino: bool) -> dict[tuple[str, str], Call]:
     """Return calls that multiply square matrices, in torch and, if asked for, in OpenVINO."""
     by_torch = gemm_calls([DTYPES[p] for p in precisions])
-    calls: dict[tuple[Precision, str], Call] = {(p, 'torch'): by_torch[DTYPES[p]] for p in precisions}
+    calls: dict[tuple[str, str], Call] = {(p, 'torch'): by_torch[DTYPES[p]] for p in precisions}
     if openvino:
         calls |= {(p, 'openvino'): _openvino_product(p) for p in precisions}
     return calls
 
 
-def _openvino_product(precision: Precision) -> Call:
+def _openvino_product(precision: str) -> Call:
     """Return a call that multiplies two square matrices in OpenVINO, one of them a constant like a weight."""
     import openvino
     from openvino import opset13 as ops
 
     left = ops.parameter([GEMM_SIZE] * 2, np.float32)
     right = ops.constant(np.random.default_rng(0).standard_normal((GEMM_SIZE, GEMM_SIZE), np.float32))
-    hint = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}[precision]
     model = openvino.Model([ops.matmul(left, right, False, False)], [left])
     compiled = openvino_core().compile_model(
-        model, 'CPU', {'INFERENCE_PRECISION_HINT': hint, 'PERFORMANCE_HINT': 'LATENCY'}
+        model, 'CPU', {'INFERENCE_PRECISION_HINT': PRECISIONS[precision].openvino, 'PERFORMANCE_HINT': 'LATENCY'}
     )
     request = compiled.create_infer_request()
     matrix = np.random.default_rng(1).standard_normal((GEMM_SIZE, GEMM_SIZE), np.float32)

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from ..cli import image_size
 from ..deploy.export import DTYPES, TARGETS
-from ..environment import cpu_has_bfloat16
 from ..runtime.backends import open_model
-from ..runtime.metadata import ModelMetadata, Precision
+from ..runtime.metadata import ModelMetadata
+from ..runtime.precision import PRECISIONS
 from .memory import peak_memory
 
 Call = Callable[[], object]
@@ -33,14 +33,14 @@ class Runtime:
 
     name: str
     engine: str  # 'torch', 'compile', or a backend of deploy.backends
-    precision: Precision
+    precision: str
     to: str = ''  # the kind of file that the backend takes
 
     @property
     def missing(self) -> str:
         """Why it cannot run here, or nothing."""
-        if self.precision == 'bf16' and not (torch.cuda.is_available() or cpu_has_bfloat16()):
-            return 'this CPU has no bfloat16 instructions'
+        if not (torch.cuda.is_available() or PRECISIONS[self.precision].fast_on_this_cpu()):
+            return f'this CPU has no {self.precision} instructions'
         if (
             self.engine == 'compile'
             and not torch.cuda.is_available()
@@ -55,18 +55,24 @@ def _there(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+# What a runtime is called -> its engine and the kind of file that it takes.
+ENGINES = {
+    'torch': ('torch', ''),
+    'torch.compile': ('compile', ''),
+    'ONNX Runtime': ('onnxruntime', 'onnx'),
+    'OpenVINO': ('openvino', 'openvino'),
+}
+
+
 def runtimes() -> list[Runtime]:
-    """Return all that make sense on the device that is there, whether installed or not."""
-    reduced: list[Precision] = ['fp16', 'bf16'] if torch.cuda.is_available() else ['bf16']
-    found = [
-        Runtime(f'{label} {precision}', engine, precision)
-        for label, engine in (('torch', 'torch'), ('torch.compile', 'compile'))
-        for precision in ('fp32', *reduced)
+    """Return all that make sense on this device, whether installed or not."""
+    return [
+        Runtime(f'{label} {name}', engine, name, to)
+        for label, (engine, to) in ENGINES.items()
+        if not (engine == 'openvino' and torch.cuda.is_available())  # it would run beside it, on the CPU
+        for name, precision in PRECISIONS.items()
+        if (engine if to else 'torch') in precision.backends
     ]
-    found.append(Runtime('ONNX Runtime fp32', 'onnxruntime', 'fp32', 'onnx'))
-    if torch.cuda.is_available():  # OpenVINO would run beside it, on the CPU
-        return [*found, Runtime('ONNX Runtime fp16', 'onnxruntime', 'fp16', 'onnx')]
-    return [*found, *(Runtime(f'OpenVINO {p}', 'openvino', p, 'openvino') for p in ('fp32', 'bf16'))]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,7 +120,7 @@ def random_images(size: tuple[int, int], batch: int) -> Tensor:
     return torch.randint(0, 256, (batch, *size, 3), dtype=torch.uint8, device=device)
 
 
-def _metadata(images: Tensor, precision: Precision) -> ModelMetadata:
+def _metadata(images: Tensor, precision: str) -> ModelMetadata:
     """Describe a graph that only a benchmark reads."""
     return ModelMetadata(
         classes=('any',),

@@ -24,14 +24,12 @@ from .. import files
 from ..environment import versions
 from ..runtime.backends import open_model
 from ..runtime.images import Array
-from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, ModelMetadata, Output, Precision
+from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, ModelMetadata, Output
+from ..runtime.precision import PRECISIONS
 from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
 
-DTYPES: dict[Precision, torch.dtype] = {'fp32': torch.float32, 'fp16': torch.float16, 'bf16': torch.bfloat16}
-# The largest deviation of a logit that is tolerated, over the largest magnitude of the float32 logits. Below it, which
-# of two classes wins in half precision is a matter of rounding: see Parity.
-MAX_REL: dict[Precision, float] = {'fp32': 1e-4, 'fp16': 1e-2, 'bf16': 5e-2}
+DTYPES: dict[str, torch.dtype] = {name: getattr(torch, row.dtype) for name, row in PRECISIONS.items()}
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,12 @@ class Target:
     suffix: str
     packages: tuple[str, ...]  # that write and run it, beside torch
     backend: str  # that runs it for the comparison
-    precisions: tuple[Precision, ...]
     write: Callable[[InferenceGraph, Path, ModelMetadata], None]
+
+    @property
+    def precisions(self) -> list[str]:
+        """Those that its backend computes in, so that what is written can be verified."""
+        return [name for name, row in PRECISIONS.items() if self.backend in row.backends]
 
 
 @dataclass
@@ -50,10 +52,10 @@ class Parity:
     """How far a file's output is from that of the float32 graph in torch with its norms unfolded.
 
     In float32 the classes of all pixels count. Half precision is rounding that no export can avoid, so there the pixels
-    count whose best class leads by more than what MAX_REL tolerates; `agreement` tells about all of them nevertheless.
+    count whose best class leads by more than the tolerated deviation; `agreement` tells about all of them nevertheless.
     """
 
-    precision: Precision
+    precision: str
     images: int = 0
     pixels: int = 0
     equal: int = 0
@@ -70,7 +72,7 @@ class Parity:
             best = reference.topk(2, 1).values
             margin = best[:, 0] - best[:, 1]
         self.scale = max(self.scale, reference.abs().max().item())
-        equal, decided = classes == expected, margin > MAX_REL[self.precision] * self.scale
+        equal, decided = classes == expected, margin > PRECISIONS[self.precision].max_rel * self.scale
         self.images, self.pixels = self.images + len(equal), self.pixels + equal.numel()
         self.equal += int(equal.sum())
         self.decided += int(decided.sum())
@@ -85,7 +87,7 @@ class Parity:
             'agreement': self.equal / self.pixels,
             'max_abs': self.max_abs,
             'max_rel': self.max_abs / (self.scale or 1.0),
-            'tolerated': {'max_rel': MAX_REL[self.precision], 'agreement': MIN_AGREEMENT},
+            'tolerated': {'max_rel': PRECISIONS[self.precision].max_rel, 'agreement': MIN_AGREEMENT},
         }
         if self.precision != 'fp32':
             share = self.decided_equal / self.decided if self.decided else 1.0
@@ -101,7 +103,7 @@ def export_segmentor(
     size: tuple[int, int],
     image_size: tuple[int, int] | None = None,
     batch: int | None = 1,
-    precision: Precision = 'fp32',
+    precision: str = 'fp32',
     output: Output = 'classes',
     classes: Sequence[str] = (),
     palette: Sequence[Sequence[int]] = (),
@@ -182,7 +184,7 @@ def export_segmentor(
 
 def _checked(
     to: str,
-    precision: Precision,
+    precision: str,
     path: files.StrPath,
     size: tuple[int, int],
     image_size: tuple[int, int] | None,
@@ -361,7 +363,7 @@ def _write_openvino(graph: InferenceGraph, path: Path, metadata: ModelMetadata) 
 
 
 TARGETS = {
-    'onnx': Target('.onnx', ('onnx', 'onnxscript', 'onnxruntime'), 'onnxruntime', ('fp32', 'fp16'), _write_onnx),
-    'openvino': Target('.xml', ('openvino',), 'openvino', ('fp32', 'fp16', 'bf16'), _write_openvino),
-    'exported-program': Target('.pt2', (), 'torch', ('fp32', 'fp16', 'bf16'), _write_program),
+    'onnx': Target('.onnx', ('onnx', 'onnxscript', 'onnxruntime'), 'onnxruntime', _write_onnx),
+    'openvino': Target('.xml', ('openvino',), 'openvino', _write_openvino),
+    'exported-program': Target('.pt2', (), 'torch', _write_program),
 }

@@ -21,6 +21,7 @@ import numpy as np
 from ..files import FileError, StrPath
 from .images import Array
 from .metadata import ARCHIVE_NAME, KEY, MAX_BYTES, ModelMetadata
+from .precision import PRECISIONS
 
 Tag = TypeVar('Tag')
 Classes = np.ndarray[Any, Any]  # (n, H, W) uint8 or uint16
@@ -148,10 +149,6 @@ class OpenVINO:
     In the throughput mode several requests run at once, each on a part of the cores.
     """
 
-    # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16 and
-    # float32 models in it alike.
-    PRECISIONS = {'fp32': 'f32', 'fp16': 'f16', 'bf16': 'bf16'}  # noqa: RUF012
-
     def __init__(self, path: Path, device: str, mode: str) -> None:
         import openvino
 
@@ -166,9 +163,11 @@ class OpenVINO:
             raise _damaged(path, error) from error
         place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
         self.metadata = _metadata(path, model.get_rt_info(place).value if model.has_rt_info(place) else None)
+        # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
+        # and float32 models in it alike.
         precision = self.metadata.precision
         able = precision.upper() in core.get_property(device, 'OPTIMIZATION_CAPABILITIES')
-        hint = self.PRECISIONS[precision if able else 'fp32']
+        hint = PRECISIONS[precision if able else 'fp32'].openvino
         options = {'PERFORMANCE_HINT': mode.upper(), 'INFERENCE_PRECISION_HINT': hint}
         self._compiled = core.compile_model(model, device, options)
         self._depth = self._compiled.get_property('OPTIMAL_NUMBER_OF_INFER_REQUESTS') if mode == 'throughput' else 1

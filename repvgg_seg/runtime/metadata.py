@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
+from .precision import PRECISIONS
+
 KEY = 'repvgg_seg'  # in an ONNX file's metadata_props and an OpenVINO model's rt_info
 ARCHIVE_NAME = f'{KEY}.json'  # among the extra files of a torch.export archive
 FORMAT = 1
@@ -14,9 +16,7 @@ MAX_BYTES = 2**20
 MAX_DEPTH = 8
 
 Output = Literal['classes', 'logits']
-Precision = Literal['fp32', 'fp16', 'bf16']
 OUTPUTS: tuple[Output, ...] = ('classes', 'logits')
-PRECISIONS: tuple[Precision, ...] = ('fp32', 'fp16', 'bf16')
 DYNAMIC = 'dynamic'
 # ImageNet's, which normalisation takes to zero: what mmseg fills crops with in training, and convolutions see beyond
 # an image's border.
@@ -39,7 +39,7 @@ class ModelMetadata:
     batch: int | None  # None: any
     size: tuple[int, int]  # (H, W)
     output: Output
-    precision: Precision  # of the arithmetic that the file asks for
+    precision: str  # of the arithmetic that the file asks for
     source: dict[str, str]  # 'file' and 'sha256' of the weights that were exported
     versions: dict[str, str]  # of the packages that wrote the file
     created: str  # ISO 8601

@@ -21,6 +21,7 @@ from repvgg_seg.apps.test import evaluate
 from repvgg_seg.deploy.convert import is_deployed
 from repvgg_seg.deploy.graph import InferenceGraph
 from repvgg_seg.openmmlab.skip_unreadable import GuardedRunner
+from repvgg_seg.runtime.precision import Precision
 from tests.conftest import fails, latest, tool
 
 
@@ -174,9 +175,9 @@ def test_mixed_precision_on_the_cpu_trains_in_bfloat16_where_that_is_fast(tiny_c
     cfg = training.load_config(tiny_config, {'data_root': '/nowhere'})
     assert {cfg[f'{name}_dataloader'].dataset.data_root for name in ('train', 'val', 'test')} == {'/nowhere'}
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    monkeypatch.setattr(training, 'cpu_has_bfloat16', lambda: False)
+    monkeypatch.setattr(Precision, 'fast_on_this_cpu', lambda row: False)
     assert training.prepare(cfg, 'none', amp=True).optim_wrapper.type == 'OptimWrapper'
-    monkeypatch.setattr(training, 'cpu_has_bfloat16', lambda: True)
+    monkeypatch.setattr(Precision, 'fast_on_this_cpu', lambda row: True)
     assert training.prepare(cfg, 'none', amp=True).optim_wrapper.type == 'AutocastOptimWrapper'
 
 

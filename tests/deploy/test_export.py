@@ -15,6 +15,7 @@ from repvgg_seg.deploy.export import TARGETS, Parity, export_segmentor
 from repvgg_seg.deploy.graph import InferenceGraph
 from repvgg_seg.runtime.backends import openvino_core
 from repvgg_seg.runtime.metadata import ModelMetadata
+from repvgg_seg.runtime.precision import PRECISIONS
 from repvgg_seg.runtime.segmenter import Segmenter
 from tests.conftest import TINY_PLUS, TINY_SE
 from tests.segmentors import segmentor
@@ -124,7 +125,7 @@ def test_half_precision_is_judged_where_rounding_does_not_decide(to: str, precis
     path = tmp_path / f'm{TARGETS[to].suffix}'
     parity = exported(path, to, segmentor('PSPHead'), precision=precision)['parity']
     assert parity['decided']['agreement'] == 1 and 0 < parity['decided']['share'] <= 1
-    assert 1e-6 < parity['max_rel'] < export.MAX_REL[precision]
+    assert 1e-6 < parity['max_rel'] < PRECISIONS[precision].max_rel
     assert ModelMetadata.from_json(json.dumps(json.loads(path.with_name(f'{path.name}.report.json').read_text())
                                               ['metadata'])).precision == precision  # fmt: skip
 

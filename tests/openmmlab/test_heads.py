@@ -13,10 +13,10 @@ from mmseg.utils import register_all_modules
 from torch import Tensor, nn
 
 from repvgg_seg.apps.config import build_segmentor, load_config
-from repvgg_seg.benchmarks import heads
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
 from repvgg_seg.runtime.backends import openvino_core
+from repvgg_seg.runtime.precision import Precision
 from tests.conftest import randomise, relative, tool
 
 register_all_modules()
@@ -403,7 +403,7 @@ def test_the_benchmark_refuses_configs_without_such_a_head(tiny_config, tmp_path
     )
     assert tool('benchmark')(['heads', str(path)]) == 2
     assert 'has no PSP or UPer head to fold' in capsys.readouterr().err
-    monkeypatch.setattr(heads, 'cpu_has_bfloat16', lambda: False)
+    monkeypatch.setattr(Precision, 'fast_on_this_cpu', lambda row: False)
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     assert tool('benchmark')(['heads', str(path), '--runtimes', 'torch bfloat16']) == 2
     assert 'there is nothing to time: none of torch bfloat16 runs here' in capsys.readouterr().err
