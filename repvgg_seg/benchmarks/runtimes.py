@@ -21,7 +21,7 @@ from ..cli import image_size
 from ..deploy.export import DTYPES, TARGETS
 from ..environment import cpu_has_bfloat16
 from ..runtime.backends import open_model
-from ..runtime.metadata import ModelMetadata, Precision
+from ..runtime.metadata import ModelMetadata, Precision, Preparation
 from .memory import peak_memory
 
 Call = Callable[[], object]
@@ -123,6 +123,9 @@ def _metadata(images: Tensor, precision: Precision) -> ModelMetadata:
         size=(images.shape[1], images.shape[2]),
         output='classes',
         precision=precision,
+        threshold=None,
+        preparation=Preparation(),
+        fit='test',
         source={'file': '', 'sha256': ''},
         versions={},
         created='',
