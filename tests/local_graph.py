@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from openvino.preprocess import PrePostProcessor
 from torch import Tensor, nn
 
-from repvgg_seg.runtime.metadata import ARCHIVE_NAME, KEY, ModelMetadata
+from repvgg_seg.runtime.metadata import ARCHIVE_NAME, KEY, ModelMetadata, Preparation
 
 METADATA = ModelMetadata(
     classes=('road', 'tree', 'car', 'sky'),
@@ -22,6 +22,9 @@ METADATA = ModelMetadata(
     size=(64, 96),
     output='classes',
     precision='fp32',
+    threshold=None,
+    preparation=Preparation(),
+    fit='tile',
     source={'file': 'deploy.pth', 'sha256': 'ab' * 32},
     versions={'torch': '2.15.0'},
     created='2026-11-26T12:00:00+00:00',
@@ -34,9 +37,10 @@ class LocalGraph(nn.Module):
     Its weights are whole, and the enlargement's are 64ths; the biases, 1024ths, keep two classes from ever being equal.
     """
 
-    def __init__(self, classes: int = 4) -> None:
+    def __init__(self, classes: int = 4, output: str = 'classes') -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(0)
+        self.output = output
         self.dtype = torch.uint8 if classes <= 256 else torch.uint16
         self.stem = nn.Conv2d(3, 4, 3, stride=4, padding=1, bias=False)
         self.head = nn.Conv2d(4, classes, 3, padding=1)
@@ -45,10 +49,10 @@ class LocalGraph(nn.Module):
                 conv.weight.copy_(torch.randint(-1, 2, conv.weight.shape, generator=generator))
             self.head.bias.copy_(torch.arange(classes) / 1024)
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, H, W, 3) -> (N, H, W)
+    def forward(self, images: Tensor) -> Tensor:  # (N, H, W, 3) -> (N, H, W) or (N, classes, H, W)
         x = torch.floor(images.permute(0, 3, 1, 2).float() / 16)
         logits = F.interpolate(self.head(self.stem(x)), scale_factor=4, mode='bilinear')
-        return logits.argmax(1).to(self.dtype)
+        return logits if self.output == 'logits' else logits.argmax(1).to(self.dtype)
 
 
 def images(height: int, width: int, number: int = 1) -> np.ndarray:
@@ -64,20 +68,27 @@ def truth(image: np.ndarray, graph: nn.Module | None = None) -> np.ndarray:
     return (graph or LocalGraph())(torch.from_numpy(image[None]))[0].numpy()
 
 
+def local_logits(image: np.ndarray) -> Tensor:
+    """Return the logits (classes, H, W) of a whole image."""
+    with torch.no_grad():
+        return LocalGraph(output='logits')(torch.from_numpy(image[None]))[0]
+
+
 @functools.cache
-def in_openvino(classes: int) -> openvino.Model:
+def in_openvino(classes: int, output: str) -> openvino.Model:
     """Return `LocalGraph` for any number of images; converting takes a second."""
-    graph = LocalGraph(classes).eval()
+    graph = LocalGraph(classes, output).eval()
     graph.dtype = torch.int32  # OpenVINO does not know torch's uint16
     example = torch.zeros((1, *METADATA.size, 3), dtype=torch.uint8)
     ends = PrePostProcessor(openvino.convert_model(graph, example_input=example, input=[-1, *METADATA.size, 3]))
-    ends.output().tensor().set_element_type(openvino.Type.u8 if classes <= 256 else openvino.Type.u16)
+    if output == 'classes':
+        ends.output().tensor().set_element_type(openvino.Type.u8 if classes <= 256 else openvino.Type.u16)
     return ends.build()
 
 
 def to_openvino(path: Path, metadata: ModelMetadata) -> Path:
     """Write `LocalGraph` as an .xml file of these facts."""
-    model = in_openvino(len(metadata.classes)).clone()
+    model = in_openvino(len(metadata.classes), metadata.output).clone()
     model.reshape([metadata.batch or -1, *metadata.size, 3])
     model.set_rt_info(metadata.to_json(), KEY)
     openvino.save_model(model, path, compress_to_fp16=False)

@@ -12,11 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmseg.registry import DATASETS
+from mmseg.utils import register_all_modules
+from PIL import ExifTags, Image
 from torch import nn
 
 from .. import files
@@ -24,7 +29,7 @@ from ..cli import image_size
 from ..deploy.convert import is_deployed
 from ..deploy.export import TARGETS, export_segmentor
 from ..runtime.images import SUFFIXES, read_image
-from ..runtime.metadata import DYNAMIC, OUTPUTS, Output
+from ..runtime.metadata import DYNAMIC, FITS, INTERPOLATIONS, OUTPUTS, Fit, Output, Preparation
 from ..runtime.precision import PRECISIONS
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights
@@ -42,13 +47,15 @@ def export_model(
     batch: int | None = 1,
     precision: str = 'fp32',
     output: Output = 'classes',
+    fit: Fit = 'test',
     images: str | Path | None = None,
     out: str | Path | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Export the model in `model_dir`, see `export_segmentor`; return the path of the file, and the report.
 
-    `size` is by default that of the config's test pipeline, `out` is model.SUFFIX in `model_dir` with the precision in
-    its name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
+    `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
+    val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
+    name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
 
     Raises:
         FileNotFoundError: the folder, a file in it, or the images are not there.
@@ -60,11 +67,20 @@ def export_model(
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
     path = Path(out or model_dir)
+    preparation = test_preparation(cfg, fit)
+    sizes: dict[Size, float] = {}
+    if size is None and image_size is not None and preparation.stride is None:
+        size = preparation.resized(image_size)
+    elif size is None:
+        sizes = test_sizes(cfg, preparation) if preparation.stride is None else {}
+        size = max(sizes, key=lambda size: sizes[size]) if sizes else default_size(cfg)
+    if preparation.stride is not None and size != tuple(cfg.model.test_cfg.crop_size):
+        preparation = replace(preparation, stride=None)  # the file's windows are of another size
     report = export_segmentor(
         segmentor,
         path,
         to=to,
-        size=size or default_size(cfg),
+        size=size,
         image_size=image_size,
         batch=batch,
         precision=precision,
@@ -72,9 +88,11 @@ def export_model(
         classes=meta.get('classes') or (),
         palette=meta.get('palette') or (),
         source=source,
+        preparation=preparation,
+        fit=fit,
         images=[read_image(path) for path in _image_files(images)],
     )
-    return path, report
+    return path, report | {'sizes': sizes}
 
 
 def load_deployed(model_dir: str | Path) -> tuple[Config, nn.Module, dict[str, Any], dict[str, str]]:
@@ -114,15 +132,77 @@ def load_deployed(model_dir: str | Path) -> tuple[Config, nn.Module, dict[str, A
     return cfg, segmentor, meta, {'file': weights.name, 'sha256': digest}
 
 
+def test_pipeline(cfg: Config) -> Sequence[Mapping[str, Any]]:
+    """Return the steps that prepare images for the test."""
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in dataset and 'dataset' in dataset:  # in a wrapper
+        dataset = dataset['dataset']
+    return dataset.get('pipeline') or cfg.get('test_pipeline') or ()
+
+
+def test_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
+    """Return how `cfg` prepares images for the test.
+
+    Raises:
+        ValueError: in a way that `fit='test'` is not able to.
+    """
+    found: dict[str, Any] = {}
+    if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
+        found['stride'] = tuple(cfg.model.test_cfg.stride)
+    unable = []
+    for step in test_pipeline(cfg):
+        kind = str(step['type']).rpartition('.')[2]
+        if kind.startswith(('LoadImage', 'LoadCachedImage')):
+            colour = step.get('color_type', 'color')
+            found['upright'] = colour == 'color'
+            unable += [] if colour in ('color', 'color_ignore_orientation', 'unchanged') else [f'{kind} of {colour}']
+        elif kind == 'Resize' and 'scale' not in found and step.get('scale') and step.get('backend', 'cv2') == 'cv2':
+            width, height = step['scale'] if isinstance(step['scale'], Sequence) else [step['scale']] * 2
+            found |= {'scale': (int(height), int(width)), 'keep_ratio': bool(step.get('keep_ratio'))}
+            found['interpolation'] = step.get('interpolation', 'bilinear')
+            unable += [] if found['interpolation'] in INTERPOLATIONS else [f'{kind} by {found["interpolation"]}']
+        elif not kind.startswith(('Load', 'PackSegInputs')):
+            unable.append(kind)
+    if unable and fit == 'test':
+        raise ValueError(
+            f'the test pipeline has {" and ".join(unable)}, which no exported file repeats: its masks would not be '
+            'those that were measured. Remove it and measure again, or choose --fit resize or --fit tile'
+        )
+    return Preparation(**found)
+
+
+def test_sizes(cfg: Config, preparation: Preparation) -> dict[Size, float]:
+    """Return each (H, W) that the test makes of images of the val set, with its share; {} where they are not here.
+
+    Only the heads of files are read.
+    """
+    register_all_modules()
+    dataset = cfg.get('val_dataloader') or cfg.get('test_dataloader')
+    try:
+        data = DATASETS.build(dataset['dataset']) if dataset else ()
+        paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
+        sizes = Counter(preparation.resized(_shape(path, preparation.upright)) for path in paths)
+    except (OSError, ValueError):  # the data is of the training, which may have been elsewhere
+        return {}
+    return {size: count / len(paths) for size, count in sizes.most_common()}
+
+
+def _shape(path: str, upright: bool) -> Size:
+    """Return the (H, W) of an image file."""
+    with Image.open(path) as image:
+        turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
 def default_size(cfg: Config) -> Size:
-    """Return the (H, W) for which `cfg` prepares images in the test, or else in training.
+    """Return the (H, W) of the windows of the test of `cfg`, or else of the box that its images fit into, or its crops.
 
     Raises:
         ValueError: it tells none.
     """
-    if cfg.model.get('test_cfg', {}).get('mode') == 'slide':
+    if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         return tuple(cfg.model.test_cfg.crop_size)
-    for step in cfg.get('test_pipeline') or ():
+    for step in test_pipeline(cfg):
         if step['type'] == 'Resize' and isinstance(step.get('scale'), (list, tuple)):
             width, height = step['scale']
             return int(height), int(width)
@@ -162,7 +242,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--size',
         type=image_size,
         metavar='HEIGHTxWIDTH',
-        help='what the network sees (default: as the test pipeline resizes)',
+        help='what the network sees (default: what the test makes of --image-size, or of most images of the val set)',
     )
     parser.add_argument(
         '--image-size',
@@ -175,6 +255,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(default: %(default)s)')
     parser.add_argument('--output', choices=OUTPUTS, default='classes', help='(default: %(default)s)')
+    parser.add_argument(
+        '--fit',
+        choices=FITS,
+        default='test',
+        help='what a Segmenter does with images, unless told otherwise (default: as the test pipeline)',
+    )
     parser.add_argument('--images', metavar='PATH', help='image, or folder of images, that joins the comparison')
     parser.add_argument('--out', metavar='FILE', help='file to write (default: model.SUFFIX in MODEL_DIR)')
 
@@ -182,12 +268,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Export, and print how far the file is from the original."""
     path, report = export_model(**vars(args))
-    parity, shape = report['parity'], report['metadata']['input']
+    parity, shape, sizes = report['parity'], report['metadata']['input'], report['sizes']
     print(f'wrote {path} ({report["bytes"] / 1e6:.1f} MB), images {"x".join(map(str, shape))}, {args.precision}')
     print(
         f'{parity["images"]} images through it: {parity["agreement"]:.4%} of the pixels as in float32 torch, '
         f'logits at most {parity["max_rel"]:.1e} off (relative)'
     )
+    if sizes:
+        shares = [f'{share:.0%} {h}x{w}' for (h, w), share in sizes.items()]
+        others = f', and {len(shares) - 5} other sizes' if len(shares) > 5 else ''
+        print(f'images of the val set are tested at {", ".join(shares[:5])}{others}; the file is exact for the first')
+    elif args.size is None and args.image_size is None and report['metadata']['preparation']['stride'] is None:
+        print("the val set is not here, so the size is the config's: name that of your images with --image-size")
     if 'decided' in parity:
         print(
             f'{parity["decided"]["share"]:.2%} of the pixels lead by more than rounding; '

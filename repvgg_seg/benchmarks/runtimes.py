@@ -20,7 +20,7 @@ from torch import Tensor
 from ..cli import image_size
 from ..deploy.export import DTYPES, TARGETS
 from ..runtime.backends import open_model
-from ..runtime.metadata import ModelMetadata
+from ..runtime.metadata import ModelMetadata, Preparation
 from ..runtime.precision import PRECISIONS
 from .memory import peak_memory
 
@@ -129,6 +129,9 @@ def _metadata(images: Tensor, precision: str) -> ModelMetadata:
         size=(images.shape[1], images.shape[2]),
         output='classes',
         precision=precision,
+        threshold=None,
+        preparation=Preparation(),
+        fit='test',
         source={'file': '', 'sha256': ''},
         versions={},
         created='',

@@ -24,7 +24,7 @@ from .. import files
 from ..environment import versions
 from ..runtime.backends import open_model
 from ..runtime.images import Array
-from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, ModelMetadata, Output
+from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, Fit, ModelMetadata, Output, Preparation
 from ..runtime.precision import PRECISIONS
 from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
@@ -108,6 +108,8 @@ def export_segmentor(
     classes: Sequence[str] = (),
     palette: Sequence[Sequence[int]] = (),
     source: dict[str, str],
+    preparation: Preparation | None = None,
+    fit: Fit = 'test',
     images: Sequence[Array] = (),
 ) -> dict[str, Any]:
     """Write the inference graph of a deployed `segmentor` to `path`, and beside it the report that is returned.
@@ -115,7 +117,9 @@ def export_segmentor(
     The graph is that of InferenceGraph for images of `image_size` (H, W), by default the `size` that the network sees;
     `batch` None takes any number of them. In what is written it is run with synthetic images and with `images`,
     (H, W, C) of any size, which are resized; what fails the comparison (see Parity) is not written.
-    `source` is the file and the sha256 of the weights. Classes without name or colour get one.
+    `source` is the file and the sha256 of the weights. Classes without name or colour get one. `preparation` is how the
+    test prepares images, by default not at all, and `fit` what a Segmenter does by default; a graph that resizes images
+    itself takes them as they are.
 
     Raises:
         ImportError: a package that writes or runs such files is not installed.
@@ -144,6 +148,9 @@ def export_segmentor(
             size=image_size,
             output=output,
             precision=precision,
+            threshold=reference.threshold if outputs == 1 else None,
+            preparation=replace(preparation or Preparation(), **({'scale': None} if reference.resize_to else {})),
+            fit=fit,
             source=source,
             versions=versions() | {package: version(package) for package in target.packages},
             created=datetime.now(timezone.utc).isoformat(timespec='seconds'),

@@ -23,11 +23,11 @@ MAX_PIXELS = 1 << 29
 _PIL_LIMIT = threading.Lock()
 
 
-def read_image(path: StrPath) -> Array:
-    """Return an image file as (H, W, 3) uint8 RGB, upright, as mmcv's reader gives it to a segmentor in training.
+def read_image(path: StrPath, *, upright: bool = True) -> Array:
+    """Return an image file as (H, W, 3) uint8 RGB, as mmcv's reader gives it to a segmentor in training.
 
     Grey becomes three equal channels, alpha is dropped, 16 bits are cut to their upper 8, a palette and CMYK are
-    converted, an EXIF orientation is applied, and of several frames the first counts.
+    converted, an EXIF orientation is applied unless not `upright`, and of several frames the first counts.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -48,7 +48,8 @@ def read_image(path: StrPath) -> Array:
                     f'{path} claims {image.width}x{image.height} pixels, more than are decoded at once: '
                     'cut it into parts, or pass a memory-mapped array'
                 )
-            ImageOps.exif_transpose(image, in_place=True)
+            if upright:
+                ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image, path)
     except FileNotFoundError:
         raise FileNotFoundError(f'{path} does not exist: check the path') from None

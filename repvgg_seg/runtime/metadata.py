@@ -10,17 +10,59 @@ from .precision import PRECISIONS
 
 KEY = 'repvgg_seg'  # in an ONNX file's metadata_props and an OpenVINO model's rt_info
 ARCHIVE_NAME = f'{KEY}.json'  # among the extra files of a torch.export archive
-FORMAT = 1
+FORMAT = 2
 # What is larger or deeper was not written by tools/export.py: a thousand classes take 60 kB, in 3 levels.
 MAX_BYTES = 2**20
 MAX_DEPTH = 8
 
 Output = Literal['classes', 'logits']
+Fit = Literal['test', 'resize', 'tile']
 OUTPUTS: tuple[Output, ...] = ('classes', 'logits')
+FITS: tuple[Fit, ...] = ('test', 'resize', 'tile')
+INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos')  # as mmcv calls those of OpenCV
 DYNAMIC = 'dynamic'
 # ImageNet's, which normalisation takes to zero: what mmseg fills crops with in training, and convolutions see beyond
 # an image's border.
 MEAN_COLOUR = (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How the config prepares images for the test.
+
+    `scale`: the (H, W) that images are resized to, or with `keep_ratio` the box, upright or lying, that they are made
+    to fit into; None leaves them as they are. `upright`: files are turned as their EXIF orientation says. `stride`: the
+    (H, W) between the windows that are segmented one by one, of the size of the file; None segments images as a whole.
+
+    Raises:
+        ValueError: a field is not what it has to be.
+    """
+
+    scale: tuple[int, int] | None = None
+    keep_ratio: bool = False
+    interpolation: str = 'bilinear'
+    upright: bool = True
+    stride: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        rules = {
+            'scale': self.scale is None or _is_size(self.scale),
+            'keep_ratio': isinstance(self.keep_ratio, bool),
+            'interpolation': self.interpolation in INTERPOLATIONS,
+            'upright': isinstance(self.upright, bool),
+            'stride': self.stride is None or _is_size(self.stride),
+        }
+        _require('preparation', self, rules)
+
+    def resized(self, shape: tuple[int, int]) -> tuple[int, int]:
+        """Return the (H, W) that the test makes of an image of `shape`, rounded as mmcv rounds."""
+        if self.scale is None:
+            return shape
+        if not self.keep_ratio:
+            return self.scale
+        factor = min(max(self.scale) / max(shape), min(self.scale) / min(shape))
+        height, width = (max(1, int(n * factor + 0.5)) for n in shape)
+        return height, width
 
 
 @dataclass(frozen=True)
@@ -40,6 +82,9 @@ class ModelMetadata:
     size: tuple[int, int]  # (H, W)
     output: Output
     precision: str  # of the arithmetic that the file asks for
+    threshold: float | None  # above which a sigmoid head says class 1; None: a softmax
+    preparation: Preparation
+    fit: Fit  # what a Segmenter does by default
     source: dict[str, str]  # 'file' and 'sha256' of the weights that were exported
     versions: dict[str, str]  # of the packages that wrote the file
     created: str  # ISO 8601
@@ -55,17 +100,17 @@ class ModelMetadata:
             'classes': bool(self.classes) and all(isinstance(name, str) for name in self.classes),
             'palette': len(self.palette) == len(self.classes) and all(map(_is_colour, self.palette)),
             'batch': self.batch is None or _is_integer(self.batch, 1),
-            'size': len(self.size) == 2 and all(_is_integer(n, 1) for n in self.size),
+            'size': _is_size(self.size),
             'output': self.output in OUTPUTS,
             'precision': self.precision in PRECISIONS,
+            'threshold': self.threshold is None or isinstance(self.threshold, (int, float)),
+            'fit': self.fit in FITS,
             'source': _is_text(self.source) and {'file', 'sha256'} <= set(self.source),
             'versions': _is_text(self.versions),
             'created': isinstance(self.created, str),
             'mean': bool(self.mean) and all(_is_integer(value, 0, 255) for value in self.mean),
         }
-        for name, holds in rules.items():
-            if not holds:
-                raise ValueError(f'the model metadata has no valid {name}: {getattr(self, name)!r}')
+        _require('model metadata', self, rules)
 
     def to_json(self) -> str:
         """Return the text that goes into the file."""
@@ -86,6 +131,9 @@ class ModelMetadata:
     def from_json(cls, text: str) -> ModelMetadata:
         """Read what `to_json` wrote.
 
+        Files of format 1 do not say how the test prepares images: theirs are cut into tiles by default, as they were
+        when these files were written.
+
         Raises:
             ValueError: it is not that, or of a format that this version does not know.
         """
@@ -99,10 +147,13 @@ class ModelMetadata:
             values = None
         if values is None or _deeper(values, MAX_DEPTH):
             raise ValueError(f'the model metadata is nested deeper than {MAX_DEPTH} levels: export the model again')
+        if isinstance(values, dict) and values.get('format') == 1:
+            values = {'threshold': None, 'preparation': asdict(Preparation()), 'fit': 'tile'} | values
+            values['format'] = FORMAT
         if not isinstance(values, dict) or values.get('format') != FORMAT:
             found = values.get('format') if isinstance(values, dict) else None
             raise ValueError(
-                f'the model metadata is of format {found!r}, and this version reads {FORMAT}: '
+                f'the model metadata is of format {found!r}, and this version reads 1 to {FORMAT}: '
                 'export the model again, or use the version that wrote it'
             )
         fixed = {'format', 'num_classes', 'colour_order', 'input'}
@@ -123,7 +174,8 @@ class ModelMetadata:
             mean=mean,
             classes=_tuple(values['classes']),
             palette=tuple(map(_tuple, _tuple(values['palette']))),
-            **{name: values[name] for name in names - {'classes', 'palette'}},
+            preparation=_preparation(values['preparation']),
+            **{name: values[name] for name in names - {'classes', 'palette', 'preparation'}},
         )
         if values['num_classes'] != len(metadata.classes):
             raise ValueError(f'the model has {values["num_classes"]} classes but names {len(metadata.classes)}')
@@ -139,6 +191,19 @@ def _deeper(value: Any, levels: int) -> bool:
     return bool(inner)
 
 
+def _preparation(values: Any) -> Preparation:
+    names = {field.name for field in fields(Preparation)}
+    if not isinstance(values, dict) or set(values) != names:
+        raise ValueError(f'the model metadata has no valid preparation: {values!r}')
+    return Preparation(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+
+
+def _require(what: str, owner: object, rules: dict[str, bool]) -> None:
+    for name, holds in rules.items():
+        if not holds:
+            raise ValueError(f'the {what} has no valid {name}: {getattr(owner, name)!r}')
+
+
 def _tuple(value: Any) -> tuple[Any, ...]:
     """Return a JSON list as a tuple, and of anything else one that no rule accepts."""
     return tuple(value) if isinstance(value, list) else (value,)
@@ -147,6 +212,10 @@ def _tuple(value: Any) -> tuple[Any, ...]:
 def _is_integer(value: object, low: int, high: int | None = None) -> bool:
     whole = isinstance(value, int) and not isinstance(value, bool)
     return whole and low <= value and (high is None or value <= high)  # type: ignore[operator]
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2 and all(_is_integer(n, 1) for n in value)
 
 
 def _is_colour(value: tuple[int, ...]) -> bool:

@@ -8,6 +8,9 @@ Torch is imported for .pt2 files only, and nothing of OpenMMLab ever.
 
 from __future__ import annotations
 
+import functools
+import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
@@ -20,8 +23,9 @@ import numpy as np
 from ..files import StrPath
 from .backends import open_model
 from .images import Array, read_image
+from .metadata import FITS, Fit
 from .prefetch import ahead_of, ordered, until_error
-from .tiling import Fit, Mask, Scaled, Size, Tiles
+from .tiling import Confidence, Mask, Route, Size, fitted
 
 Source = StrPath | Array  # an image file, or (H, W, 3) uint8 RGB; of a model for C other channels (H, W, C) only
 
@@ -34,23 +38,33 @@ class Segmented(NamedTuple):
     mask: Mask
 
 
+class SegmentedWithConfidence(NamedTuple):
+    """As Segmented, with the probability (H, W), float32, of the class that the mask names."""
+
+    source: Any
+    image: Array
+    mask: Mask
+    confidence: Confidence
+
+
 @dataclass
 class _Job:
     """One image on its way: what it is cut into, and where the classes go."""
 
     source: Any
     image: Array
-    fit: Fit
+    route: Route
     mask: Mask
+    confidence: Confidence | None
     missing: int  # pieces that are not in the mask yet
 
     def cut(self) -> Iterable[tuple[Any, Array]]:
         """Yield the pieces, and where each belongs."""
-        return self.fit.cut(self.image)
+        return self.route.cut(self.image)
 
-    def result(self) -> Mask:
-        """Return the mask."""
-        return self.mask
+    def result(self) -> Any:
+        """Return the mask, with its confidence if that was wanted."""
+        return self.mask if self.confidence is None else (self.mask, self.confidence)
 
 
 @dataclass
@@ -78,10 +92,12 @@ class Segmenter:
     'auto' is a CUDA device where the backend has one, else the CPU. `mode`: in 'throughput', OpenVINO runs several
     images (or tiles) of a list or a stream at once, each on some of the cores; in 'latency' one by one on all of them.
 
-    `fit`, for images that are not of the exported size: 'tile' keeps the scale the network was trained at, cutting
-    larger images into tiles that overlap by `overlap` pixels (default: a quarter of the shorter side) and filling
-    smaller ones up with ImageNet's mean colour; 'resize' scales the image to fit, and its classes back. Tiles cannot
-    see what is beyond them, as pyramid pooling would: where that matters, export at the size of the images.
+    `fit`: 'test' prepares an image as the config's test pipeline did, and so scores what was measured; 'resize' scales
+    it to fit into the exported size; 'tile' keeps its own scale, cutting larger images into tiles that overlap by
+    `overlap` pixels (default: a quarter of the shorter side), for images that show more than those of the training
+    rather than the same in more pixels; 'auto' is what the file says, 'test' unless it was exported with --fit.
+    'test' needs images that become the exported size. Others are stretched to it, which is told once by a warning:
+    docs/sizes.md has what that costs. Padding is of ImageNet's mean colour.
 
     `batch`: how many images run at once, where the file was exported for any number (default: 1).
 
@@ -101,52 +117,89 @@ class Segmenter:
         backend: str = 'auto',
         device: str = 'auto',
         mode: Literal['latency', 'throughput'] = 'latency',
-        fit: Literal['tile', 'resize'] = 'tile',
+        fit: Literal['auto'] | Fit = 'auto',
         overlap: int | None = None,
         batch: int | None = None,
         trust: bool = False,
     ) -> None:
-        if fit not in ('tile', 'resize'):
-            raise ValueError(f'there is no fit {fit!r}: choose tile or resize')
+        if fit not in ('auto', *FITS):
+            raise ValueError(f'there is no fit {fit!r}: choose auto, {", ".join(FITS)}')
+        self.path = path
         self.backend, self._model = open_model(path, backend, device, mode, trust=trust)
         self.metadata = self._model.metadata
-        if self.metadata.output != 'classes':
-            raise ValueError(f'{path} was exported to return {self.metadata.output}, and a mask needs classes')
         self.classes = self.metadata.classes
         self.palette = np.array(self.metadata.palette, np.uint8)  # (classes, 3) RGB
         self.size: Size = self.metadata.size
-        if fit == 'resize' and overlap is not None:
-            raise ValueError('an overlap is between tiles: leave it out with fit="resize"')
-        overlap = min(self.size) // 4 if overlap is None else overlap
-        if not 0 <= overlap < min(self.size):
-            raise ValueError(f'tiles of {self.size[0]}x{self.size[1]} cannot overlap by {overlap} pixels')
-        self.fit, self.overlap = fit, overlap
+        self.fit: Fit = self.metadata.fit if fit == 'auto' else fit
+        if self.fit != 'tile' and overlap is not None:
+            raise ValueError(f'an overlap is between tiles: leave it out with fit={self.fit!r}')
+        self.overlap = min(self.size) // 4 if overlap is None else overlap
+        if not 0 <= self.overlap < min(self.size):
+            raise ValueError(f'tiles of {self.size[0]}x{self.size[1]} cannot overlap by {self.overlap} pixels')
+        self._warning = threading.Lock()  # held for good by the first image that is warned of
         fixed = self.metadata.batch
         if batch is not None and (batch < 1 or fixed not in (None, batch)):
             raise ValueError(f'{path} runs {"any number from 1" if fixed is None else fixed} at once, not {batch}')
         self.batch = batch or fixed or 1
 
     @overload
-    def __call__(self, image: Source, *, out: Mask | None = None) -> Mask: ...
+    def __call__(
+        self, image: Source, *, out: Mask | None = None, return_confidence: Literal[False] = False
+    ) -> Mask: ...
 
     @overload
-    def __call__(self, image: list[Source]) -> list[Mask]: ...
+    def __call__(
+        self, image: Source, *, out: Mask | None = None, return_confidence: Literal[True]
+    ) -> tuple[Mask, Confidence]: ...
 
-    def __call__(self, image: Source | list[Source], *, out: Mask | None = None) -> Mask | list[Mask]:
+    @overload
+    def __call__(self, image: list[Source], *, return_confidence: Literal[False] = False) -> list[Mask]: ...
+
+    @overload
+    def __call__(self, image: list[Source], *, return_confidence: Literal[True]) -> list[tuple[Mask, Confidence]]: ...
+
+    def __call__(
+        self, image: Source | list[Source], *, out: Mask | None = None, return_confidence: bool = False
+    ) -> Any:
         """Return the class indices (H, W) of an image at its own size, or those of each image of a list.
 
-        They are uint8, above 256 classes uint16. `out` is an array that takes them instead of a new one. Beside the
-        image, which may be a memory map, and the mask, which may be one through `out`, memory is that of one tile.
+        They are uint8, above 256 classes uint16. `out` is an array that takes them instead of a new one. With
+        `return_confidence` the result is (mask, confidence): the probability of each pixel's class, float32 (H, W),
+        from 1 / classes to 1, which only files of logits tell. Beside the image, which may be a memory map, and the
+        mask, which may be one through `out`, memory is that of one tile, unless `fit` resizes.
 
         Raises:
             FileNotFoundError: an image is not there.
-            ValueError: an image cannot be read, or an array is not (H, W, 3) uint8.
+            ValueError: an image cannot be read, an array is not (H, W, 3) uint8, or the file tells no confidence.
         """
+        self._check_confidence(return_confidence)
         if not isinstance(image, list):
-            return next(self._run([self._load(image, out)])).result()
+            return next(self._run([self._load(image, return_confidence, out)])).result()
         if out is not None:
             raise ValueError('out takes the mask of one image, not those of a list')
-        return [job.result() for job in self._run(map(self._load, image))]
+        return [job.result() for job in self._run(self._load(source, return_confidence) for source in image)]
+
+    @overload
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        on_error: Callable[[Any, Exception], None] | None = None,
+        readers: int = 2,
+        ahead: int = 2,
+        return_confidence: Literal[False] = False,
+    ) -> Generator[Segmented, None, None]: ...
+
+    @overload
+    def stream(
+        self,
+        sources: Iterable[Source],
+        *,
+        on_error: Callable[[Any, Exception], None] | None = None,
+        readers: int = 2,
+        ahead: int = 2,
+        return_confidence: Literal[True],
+    ) -> Generator[SegmentedWithConfidence, None, None]: ...
 
     def stream(
         self,
@@ -155,8 +208,11 @@ class Segmenter:
         on_error: Callable[[Any, Exception], None] | None = None,
         readers: int = 2,
         ahead: int = 2,
-    ) -> Generator[Segmented, None, None]:
+        return_confidence: bool = False,
+    ) -> Generator[Any, None, None]:
         """Yield (source, image, mask) for each source, in order, while the next ones are read and segmented.
+
+        With `return_confidence` it is (source, image, mask, confidence), see `__call__`.
 
         `sources` may be endless, such as the frames of a camera. Files are read by `readers` threads, the network
         runs in another, and what is done with the results happens in the caller's meanwhile; `ahead` results of
@@ -166,17 +222,21 @@ class Segmenter:
         """
         if min(readers, ahead) < 1:
             raise ValueError('a stream needs at least one reader and one image ahead')
+        self._check_confidence(return_confidence)
+        load = functools.partial(self._load, with_confidence=return_confidence)
         with (
-            closing(ahead_of(ordered(self._load, sources, readers), ahead)) as loaded,
+            closing(ahead_of(ordered(load, sources, readers), ahead)) as loaded,
             closing(ahead_of(self._run(loaded), ahead)) as jobs,
         ):
             for job in jobs:
-                if isinstance(job, _Job):
-                    yield Segmented(job.source, job.image, job.result())
-                elif on_error is not None:
+                if isinstance(job, _Failure):
+                    if on_error is None:
+                        raise job.error
                     on_error(job.source, job.error)
+                elif job.confidence is None:
+                    yield Segmented(job.source, job.image, job.mask)
                 else:
-                    job.result()
+                    yield SegmentedWithConfidence(job.source, job.image, job.mask, job.confidence)
 
     def colour(self, mask: Mask) -> Array:
         """Return a mask in the palette's colours, (H, W, 3) uint8 RGB.
@@ -205,16 +265,24 @@ class Segmenter:
             raise ValueError(f'the opacity is {opacity}, and goes from 0 to 1')
         return cv2.addWeighted(image, 1 - opacity, self.colour(mask), opacity, 0)
 
-    def _load(self, source: Source, out: Mask | None = None) -> _Job | _Failure:
+    def _check_confidence(self, wanted: bool) -> None:
+        if wanted and self.metadata.output != 'logits':
+            raise ValueError(
+                f'{self.path} returns classes, which do not tell how confident they are: '
+                'export the model with --output logits'
+            )
+
+    def _load(self, source: Source, with_confidence: bool = False, out: Mask | None = None) -> _Job | _Failure:
         """Read one image and say how it goes through the graph."""
         try:
-            channels, mean = self.metadata.channels, self.metadata.mean
+            channels = self.metadata.channels
             if channels != 3 and not isinstance(source, np.ndarray):
                 raise ValueError(
                     f'this model takes arrays (H, W, {channels}) of uint8, and files are read as RGB: read {source} '
                     'yourself and pass the array'
                 )
-            image = source if isinstance(source, np.ndarray) else read_image(source)
+            upright = self.metadata.preparation.upright
+            image = source if isinstance(source, np.ndarray) else read_image(source, upright=upright)
             if image.shape[2:] != (channels,) or image.dtype != np.uint8 or not image.size:
                 order = ' in RGB' if channels == 3 else ''
                 raise ValueError(
@@ -224,11 +292,36 @@ class Segmenter:
             dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
             if out is not None and (out.shape, out.dtype) != (shape, dtype):
                 raise ValueError(f'out is {out.shape} of {out.dtype}, and the mask {shape} of {np.dtype(dtype)}')
-            tiled = self.fit == 'tile'
-            fit = Tiles(shape, self.size, self.overlap, mean) if tiled else Scaled(shape, self.size, mean)
-            return _Job(source, image, fit, np.empty(shape, dtype) if out is None else out, fit.count)
+            route = self._route(shape)
+            mask = np.empty(shape, dtype) if out is None else out
+            confidence = np.empty(shape, np.float32) if with_confidence else None
+            return _Job(source, image, route, mask, confidence, route.count)
         except Exception as error:
             return _Failure(source, error)
+
+    def _route(self, shape: Size) -> Route:
+        """Return the way of an image of `shape` through the graph."""
+        preparation = self.metadata.preparation
+        route = functools.partial(
+            Route, shape, self.size, interpolation=preparation.interpolation, colour=self.metadata.mean
+        )
+        if self.fit == 'tile':
+            return route(shape, (self.overlap, self.overlap))
+        if self.fit == 'resize':
+            return route(fitted(shape, self.size))
+        inside, overlap = preparation.resized(shape), (0, 0)
+        if preparation.stride is not None:  # windows, of which any number covers an image
+            overlap = (self.size[0] - preparation.stride[0], self.size[1] - preparation.stride[1])
+        elif inside != self.size:
+            if self._warning.acquire(blocking=False):
+                warnings.warn(
+                    f'images of {shape[0]}x{shape[1]} were tested at {inside[0]}x{inside[1]}, but {self.path} takes '
+                    f'{self.size[0]}x{self.size[1]}, to which such images are stretched: masks are less exact. '
+                    f'Export the model with --size {inside[0]}x{inside[1]} for them',
+                    stacklevel=2,
+                )
+            inside = self.size
+        return route(inside, overlap)
 
     def _run(self, jobs: Iterable[_Job | _Failure]) -> Generator[_Job | _Failure, None, None]:
         """Yield the jobs in order, each when its mask is whole."""
@@ -244,7 +337,7 @@ class Segmenter:
         with closing(self._model.map(self._batches(pieces()))) as results:
             for places, masks in results:
                 for (job, place), mask in zip(places, masks, strict=False):  # what filled up the batch has no place
-                    job.fit.paste(job.mask, place, mask)
+                    job.route.paste(place, mask, job.mask, job.confidence, self.metadata.threshold)
                     job.missing -= 1
                 while waiting and not waiting[0].missing:
                     yield waiting.popleft()

@@ -1,15 +1,17 @@
-"""How an image of any size goes through a graph of one size: cut into overlapping tiles, or scaled to fit.
+"""How an image of any size goes through a graph of one size: resized, then cut into overlapping tiles.
 
-Both ways are frozen rules between three shapes with the same two steps: `cut` yields what the graph takes, one piece
-at a time, and `paste` puts the graph's class map of a piece into the mask. Neither copies the image as a whole.
+Either step may be none: an image of the graph's size is one tile, as it is. `Route.cut` yields what the graph takes, a
+piece at a time, and `Route.paste` puts what the graph says of a piece into the result. Without resizing, the image is
+never copied as a whole.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,20 +21,15 @@ from .metadata import MEAN_COLOUR
 
 Size = tuple[int, int]  # (H, W)
 Mask = np.ndarray[Any, Any]  # (H, W) class indices, uint8 or uint16
-
-
-class Fit(Protocol):
-    """A rule by which an image goes through the graph in `count` pieces."""
-
-    @property
-    def count(self) -> int:
-        """How many pieces there are."""
-
-    def cut(self, image: Array) -> Iterator[tuple[Any, Array]]:  # (H, W, C) -> places and (h, w, C)
-        """Yield each piece with its place."""
-
-    def paste(self, mask: Mask, place: Any, piece: Mask) -> None:  # (H, W), (h, w)
-        """Put the class map of a piece where it belongs."""
+Confidence = np.ndarray[Any, Any]  # (H, W) float32: the probability of the class that the mask names
+# mmcv's names for those of OpenCV, which it resizes by.
+INTERPOLATIONS = {
+    'nearest': cv2.INTER_NEAREST,
+    'bilinear': cv2.INTER_LINEAR,
+    'bicubic': cv2.INTER_CUBIC,
+    'area': cv2.INTER_AREA,
+    'lanczos': cv2.INTER_LANCZOS4,
+}
 
 
 @dataclass(frozen=True)
@@ -67,53 +64,116 @@ def pad(image: Array, size: Size, colour: Sequence[int]) -> Array:  # (H, W, C) 
     return padded
 
 
-class Tiles:
-    """An image of `shape` in overlapping tiles of `size`, at its own scale; small images are padded.
+def fitted(shape: Size, size: Size) -> Size:
+    """Return the largest (H, W) of the aspect ratio of `shape` that fits into `size`."""
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    height, width = (min(max(1, round(n * scale)), limit) for n, limit in zip(shape, size, strict=True))
+    return height, width
 
-    Of the image, one tile at a time is touched, row of tiles by row, so it may be a memory map.
+
+class Route:
+    """The way of an image of `shape` through a graph of `size`.
+
+    It is resized to `inside` (H, W), by default its own shape, as mmseg's test pipeline resizes: without antialiasing,
+    up or down. Then it is cut into tiles that overlap by `overlap` pixels (H, W), and what is smaller than one is
+    padded with `colour`. Row of tiles by row, one tile at a time is touched, so an image that is not
+    resized may be a memory map.
     """
 
-    def __init__(self, shape: Size, size: Size, overlap: int, colour: Sequence[int] = MEAN_COLOUR) -> None:
-        self.size, self.colour = size, colour
-        self.rows, self.columns = (spans(length, tile, overlap) for length, tile in zip(shape, size, strict=True))
+    def __init__(
+        self,
+        shape: Size,
+        size: Size,
+        inside: Size | None = None,
+        overlap: tuple[int, int] = (0, 0),
+        interpolation: str = 'bilinear',
+        colour: Sequence[int] = MEAN_COLOUR,
+    ) -> None:
+        self.shape, self.size, self.inside = shape, size, inside or shape
+        self.interpolation, self.colour = INTERPOLATIONS[interpolation], colour
+        self.rows, self.columns = map(spans, self.inside, size, overlap)
         self.count = len(self.rows) * len(self.columns)
 
-    def cut(self, image: Array) -> Iterator[tuple[tuple[Span, Span], Array]]:
-        """Yield each tile with its two spans."""
+    def cut(self, image: Array) -> Iterator[tuple[tuple[Span, Span], Array]]:  # (H, W, C) -> places and (h, w, C)
+        """Yield each tile with its place: two spans."""
+        if self.inside != self.shape:
+            resized = cv2.resize(image, self.inside[::-1], interpolation=self.interpolation)
+            image = resized.reshape(*self.inside, -1)  # of a single channel, OpenCV drops the axis
         h, w = self.size
         for row, column in itertools.product(self.rows, self.columns):
             tile = image[row.start : row.start + h, column.start : column.start + w]
             yield (row, column), pad(tile, self.size, self.colour)
 
-    def paste(self, mask: Mask, place: tuple[Span, Span], piece: Mask) -> None:
-        """Keep the middle of a tile."""
-        row, column = place
-        mask[row.keep : row.stop, column.keep : column.stop] = piece[
-            row.keep - row.start : row.stop - row.start, column.keep - column.start : column.stop - column.start
-        ]
+    def paste(
+        self,
+        place: tuple[Span, Span],
+        piece: Array,  # (h, w) classes or (classes, h, w) logits
+        mask: Mask,
+        confidence: Confidence | None = None,
+        threshold: float | None = None,
+    ) -> None:
+        """Put the middle of a tile where it belongs.
+
+        Logits of an image that is one tile are resized to the image before they are compared, as mmseg does;
+        classes, and logits of several tiles, are decided first and resized by nearest neighbour.
+        """
+        if piece.ndim == 3:
+            h, w = self.inside
+            whole = self.count == 1
+            logits, size = (piece[:, :h, :w], self.shape) if whole else (piece, self.size)
+            piece, certainty = decide(logits, size, threshold, confidence is not None)
+            if whole:
+                mask[:] = piece
+            if whole and confidence is not None:
+                confidence[:] = certainty
+            elif confidence is not None:
+                self._paste(place, certainty, confidence)
+            if whole:
+                return
+        self._paste(place, piece, mask)
+
+    def _paste(self, place: tuple[Span, Span], piece: Array, into: Array) -> None:
+        source, target = zip(*map(_nearest, place, self.inside, self.shape), strict=True)
+        into[target[0], target[1]] = piece[source[0]][:, source[1]]
 
 
-class Scaled:
-    """An image of `shape` scaled to fit into `size` with its aspect ratio, then padded.
+def _nearest(span: Span, inside: int, length: int) -> tuple[Any, slice]:
+    """Return the pixels of a tile along one axis that the pixels of the image are copies of, and where these are."""
+    if inside == length:
+        return slice(span.keep - span.start, span.stop - span.start), slice(span.keep, span.stop)
+    # Pixel y of the image, whose centre is y + 1/2, takes pixel floor((y + 1/2) * inside / length).
+    begin, end = (math.ceil(n * length / inside - 0.5) for n in (span.keep, span.stop))
+    taken = ((2 * np.arange(begin, end) + 1) * inside) // (2 * length)
+    return taken - span.start, slice(begin, end)
 
-    As mmseg's test pipeline resizes: bilinear, without antialiasing, up or down. The classes come back by nearest
-    neighbour.
+
+def decide(
+    logits: Array,  # (classes, h, w)
+    size: Size,
+    threshold: float | None,
+    with_confidence: bool,
+) -> tuple[Mask, Any]:
+    """Return the classes (H, W) of logits that are resized to `size`, bilinearly, and if asked how probable they are.
+
+    The probability is that of a softmax or, of a single channel, of a sigmoid, of which `threshold` parts two classes.
+    Resized planes are compared one by one, so that no more than a few of them are in memory.
     """
-
-    count = 1
-
-    def __init__(self, shape: Size, size: Size, colour: Sequence[int] = MEAN_COLOUR) -> None:
-        self.size, self.colour = size, colour
-        scale = min(size[0] / shape[0], size[1] / shape[1])
-        self.inside = tuple(min(max(1, round(n * scale)), limit) for n, limit in zip(shape, size, strict=True))
-
-    def cut(self, image: Array) -> Iterator[tuple[None, Array]]:
-        """Yield the whole image."""
-        h, w = self.inside
-        scaled = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)  # drops the axis of a single channel
-        yield None, pad(scaled.reshape(h, w, -1), self.size, self.colour)
-
-    def paste(self, mask: Mask, place: None, piece: Mask) -> None:
-        """Scale the class map back."""
-        h, w = self.inside
-        mask[:] = cv2.resize(piece[:h, :w], mask.shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+    planes = (
+        plane if plane.shape == size else cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
+        for plane in logits
+    )
+    best = np.array(next(planes), np.float32)
+    if len(logits) == 1:
+        probability = 1 / (1 + np.exp(-best))
+        mask = probability > threshold
+        return mask.astype(np.uint8), np.where(mask, probability, 1 - probability) if with_confidence else None
+    mask = np.zeros(size, np.uint8 if len(logits) <= 256 else np.uint16)
+    total = np.ones(size if with_confidence else (0,), np.float32)  # of the exponentials, over that of the best
+    for index, plane in enumerate(planes, 1):
+        better = plane > best
+        if with_confidence:
+            part = np.exp(-np.abs(plane - best))
+            total = np.where(better, total * part + 1, total + part)
+        mask[better] = index
+        np.maximum(best, plane, out=best)
+    return mask, 1 / total if with_confidence else None

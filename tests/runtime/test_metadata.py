@@ -1,11 +1,14 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from mmcv.image.geometric import rescale_size
 
-from repvgg_seg.runtime.metadata import ModelMetadata
+from repvgg_seg.runtime.metadata import ModelMetadata, Preparation
 
 METADATA = ModelMetadata(
     classes=('road', 'sky'),
@@ -14,6 +17,9 @@ METADATA = ModelMetadata(
     size=(64, 128),
     output='classes',
     precision='fp32',
+    threshold=None,
+    preparation=Preparation(scale=(64, 128), keep_ratio=True),
+    fit='test',
     source={'file': 'deploy.pth', 'sha256': 'ab' * 32},
     versions={'torch': '2.15.0'},
     created='2026-11-26T12:00:00+00:00',
@@ -29,7 +35,7 @@ def test_json_and_back_is_the_same(batch) -> None:
 def test_the_json_is_what_readers_rely_on() -> None:
     values = json.loads(replace(METADATA, batch=None).to_json())
     assert values == {
-        'format': 1,
+        'format': 2,
         'classes': ['road', 'sky'],
         'palette': [[128, 64, 128], [70, 130, 180]],
         'num_classes': 2,
@@ -37,6 +43,15 @@ def test_the_json_is_what_readers_rely_on() -> None:
         'input': ['dynamic', 64, 128, 3],
         'output': 'classes',
         'precision': 'fp32',
+        'threshold': None,
+        'preparation': {
+            'scale': [64, 128],
+            'keep_ratio': True,
+            'interpolation': 'bilinear',
+            'upright': True,
+            'stride': None,
+        },
+        'fit': 'test',
         'source': {'file': 'deploy.pth', 'sha256': 'ab' * 32},
         'versions': {'torch': '2.15.0'},
         'created': '2026-11-26T12:00:00+00:00',
@@ -59,7 +74,7 @@ def test_images_of_other_channels_are_told(mean) -> None:
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'format': 2}, 'is of format 2, and this version reads 1'),
+        ({'format': 3}, 'is of format 3, and this version reads 1 to 2'),
         ({'extra': 1}, 'lacks, or has too much, of: extra'),
         ({'classes': None}, r'no valid classes: \(None,\)'),
         ({'palette': [[0, 0, 256], [1, 1, 1]]}, 'no valid palette'),
@@ -72,12 +87,36 @@ def test_images_of_other_channels_are_told(mean) -> None:
         ({'output': 'boxes'}, "no valid output: 'boxes'"),
         ({'precision': 'int4'}, "no valid precision: 'int4'"),
         ({'source': {'file': 'x'}}, 'no valid source'),
+        ({'threshold': '0.3'}, "no valid threshold: '0.3'"),
+        ({'fit': 'crop'}, "no valid fit: 'crop'"),
+        ({'preparation': {'scale': None}}, 'no valid preparation'),
+        (
+            {'preparation': asdict(METADATA.preparation) | {'scale': [0, 3]}},
+            r'no valid scale: \(0, 3\)',
+        ),
+        ({'preparation': asdict(METADATA.preparation) | {'interpolation': 'sinc'}}, 'no valid interpolation'),
     ],
 )
 def test_what_is_not_ours_is_refused(change: dict, message: str) -> None:
     values = json.loads(METADATA.to_json()) | change
     with pytest.raises(ValueError, match=message):
         ModelMetadata.from_json(json.dumps(values))
+
+
+def test_a_file_that_does_not_tell_its_preparation_is_cut_into_tiles() -> None:
+    values = json.loads(METADATA.to_json()) | {'format': 1}
+    for name in ('threshold', 'preparation', 'fit'):
+        del values[name]
+    assert ModelMetadata.from_json(json.dumps(values)) == replace(METADATA, preparation=Preparation(), fit='tile')
+
+
+@pytest.mark.parametrize(('scale', 'keep_ratio'), [((512, 2048), True), ((360, 480), False), ((7, 9), True)])
+@given(height=st.integers(1, 4000), width=st.integers(1, 4000))
+def test_images_are_resized_to_what_mmcv_makes_of_them(scale, keep_ratio, height, width) -> None:
+    found = Preparation(scale=scale, keep_ratio=keep_ratio).resized((height, width))
+    expected = rescale_size((width, height), scale[::-1]) if keep_ratio else scale[::-1]
+    assert found == tuple(max(1, n) for n in expected[::-1])
+    assert Preparation().resized((height, width)) == (height, width)
 
 
 def test_missing_keys_and_broken_text_are_refused() -> None:
