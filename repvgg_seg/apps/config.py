@@ -75,6 +75,14 @@ def find_config(name: str | Path) -> Path:
     raise FileNotFoundError(f'there is no config {name}: {hint}')
 
 
+def is_config(name: str | Path) -> bool:
+    """Tell whether `name` is meant as a config: a .py file, or a shipped one."""
+    try:
+        return str(name).endswith('.py') or (not Path(name).exists() and bool(find_config(name)))
+    except FileNotFoundError:
+        return False
+
+
 def load_config(
     path: str | Path, options: dict[str, Any] | None = None, *, kind: str = 'segmentor', part: str = 'backbone'
 ) -> Config:

@@ -1,7 +1,10 @@
 """Export a converted segmentor to one file that runs without this package, and prove that it is the same function.
 
-    python tools/export.py work_dirs/demo/deploy --to onnx
+    python tools/export.py work_dirs/demo --to onnx
     python tools/export.py work_dirs/demo/deploy --to openvino --size 512x1024 --precision bf16
+
+The model is a folder that tools/convert_deploy.py wrote, or a work directory or checkpoint of a training, which is
+converted into its folder `deploy` before.
 
 The file takes uint8 images (N, H, W, C), of three channels in RGB, and returns class indices (N, H, W); classes,
 palette, size, versions and the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from
@@ -33,7 +36,8 @@ from ..runtime.metadata import DYNAMIC, FITS, INTERPOLATIONS, OUTPUTS, Fit, Outp
 from ..runtime.precision import PRECISIONS
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights
-from .config import build_segmentor, load_config
+from .config import add_cfg_options, build_segmentor, find_checkpoint, load_config
+from .convert_deploy import convert_segmentor_checkpoint
 
 Size = tuple[int, int]  # (H, W)
 
@@ -50,8 +54,11 @@ def export_model(
     fit: Fit = 'test',
     images: str | Path | None = None,
     out: str | Path | None = None,
+    cfg_options: dict[str, Any] | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Export the model in `model_dir`, see `export_segmentor`; return the path of the file, and the report.
+
+    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config.
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
     val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
@@ -62,7 +69,8 @@ def export_model(
         ImportError: a package that writes or runs such files is not installed.
         ValueError: the folder holds something else, or see `export_segmentor`. Nothing has been written then.
     """
-    cfg, segmentor, meta, source = load_deployed(model_dir)
+    model_dir = converted(model_dir, cfg_options)
+    cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options)
     if to in TARGETS and out is None:
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
@@ -95,7 +103,29 @@ def export_model(
     return path, report | {'sizes': sizes}
 
 
-def load_deployed(model_dir: str | Path) -> tuple[Config, nn.Module, dict[str, Any], dict[str, str]]:
+def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
+    """Return the folder of the deployed model: `path` itself or, of a training, its folder `deploy`, made if need be.
+
+    Raises:
+        FileNotFoundError, ValueError: see `convert_segmentor_checkpoint`.
+    """
+    path = Path(path)
+    if not (path.is_file() or (path / 'last_checkpoint').is_file()):
+        return path
+    folder = (path if path.is_dir() else path.parent) / 'deploy'
+    try:
+        report = json.loads((folder / 'report.json').read_text())
+        if not options and report['source']['sha256'] == files.sha256(find_checkpoint(path)):
+            return folder
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # it is written anew
+    convert_segmentor_checkpoint(None, path, folder, options)
+    return folder
+
+
+def load_deployed(
+    model_dir: str | Path, options: dict[str, Any] | None = None
+) -> tuple[Config, nn.Module, dict[str, Any], dict[str, str]]:
     """Read what `convert_checkpoint` wrote: config, segmentor, its meta data, and name and hash of the weights.
 
     Raises:
@@ -112,13 +142,16 @@ def load_deployed(model_dir: str | Path) -> tuple[Config, nn.Module, dict[str, A
     if missing := [path.name for path in (config, weights, report_file) if not path.is_file()]:
         raise FileNotFoundError(f'{folder} holds no {" and no ".join(missing)}: {cure}')
     try:
-        recorded = json.loads(report_file.read_text())['deployed']['sha256']
+        report = json.loads(report_file.read_text())
+        proven = {weights: report['deployed']['sha256']}
+        if 'config' in report:  # older ones hold the weights' hash alone
+            proven[config] = report['config']['sha256']
     except (ValueError, LookupError, TypeError) as error:
         raise ValueError(f'{report_file} cannot be read: convert the model again') from error
-    digest = files.sha256(weights)
-    if digest != recorded:
-        raise ValueError(f'{weights} is not the file that {report_file} proves right: copy it again, or convert again')
-    cfg = load_config(config)
+    for path, digest in proven.items():
+        if files.sha256(path) != digest:
+            raise ValueError(f'{path} is not the file that {report_file} proves right: copy it again, or convert again')
+    cfg = load_config(config, options)
     if (cfg.model.get('data_preprocessor') or {}).get('test_cfg'):
         raise ValueError(
             f'{config} pads images for the test (data_preprocessor.test_cfg), which the inference graph does not: '
@@ -129,7 +162,7 @@ def load_deployed(model_dir: str | Path) -> tuple[Config, nn.Module, dict[str, A
         raise ValueError(f'{config} does not describe a deployed model: {cure}')
     load_weights(segmentor, weights)
     meta = (read_checkpoint(weights).get('meta') or {}).get('dataset_meta') or {}
-    return cfg, segmentor, meta, {'file': weights.name, 'sha256': digest}
+    return cfg, segmentor, meta, {'file': weights.name, 'sha256': proven[weights]}
 
 
 def test_pipeline(cfg: Config) -> Sequence[Mapping[str, Any]]:
@@ -236,7 +269,9 @@ def batch(text: str) -> int | None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('model_dir', help='folder that tools/convert_deploy.py wrote')
+    parser.add_argument(
+        'model_dir', metavar='MODEL', help='folder of convert-deploy, or a work directory or checkpoint of a training'
+    )
     parser.add_argument('--to', required=True, choices=TARGETS, help='the kind of file')
     parser.add_argument(
         '--size',
@@ -262,7 +297,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='what a Segmenter does with images, unless told otherwise (default: as the test pipeline)',
     )
     parser.add_argument('--images', metavar='PATH', help='image, or folder of images, that joins the comparison')
-    parser.add_argument('--out', metavar='FILE', help='file to write (default: model.SUFFIX in MODEL_DIR)')
+    parser.add_argument(
+        '--out', metavar='FILE', help='file to write (default: model.SUFFIX in the folder of the model)'
+    )
+    add_cfg_options(parser)
 
 
 def main(args: argparse.Namespace) -> None:

@@ -319,14 +319,23 @@ def write_deployed(
     model: str,
     source: Path,
     meta: dict[str, Any],
+    config: str | None = None,
 ) -> dict[str, Any]:
-    """Write the verified weights and their report into `folder` and return the report."""
+    """Write the verified weights, the `config` of a segmentor and their report into `folder`; return the report.
+
+    The report goes first and comes last, with the hashes of the other files: whatever interrupts this, no report
+    vouches for files of two conversions.
+    """
     weights = folder / 'deploy.pth'
+    (folder / 'report.json').unlink(missing_ok=True)
     write_checkpoint({'meta': meta, 'state_dict': converted.state_dict()}, weights)
+    if config is not None:
+        write_text(config, folder / 'deploy.py')
     report = {
         'model': model,
         'source': {'file': source.name, 'bytes': source.stat().st_size, 'sha256': sha256(source)},
         'deployed': {'file': weights.name, 'bytes': weights.stat().st_size, 'sha256': sha256(weights)},
+        **({} if config is None else {'config': {'file': 'deploy.py', 'sha256': sha256(folder / 'deploy.py')}}),
         'parameters': {
             'train': sum(p.numel() for p in original.parameters()),
             'deploy': sum(p.numel() for p in converted.parameters()),
