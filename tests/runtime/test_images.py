@@ -68,6 +68,8 @@ def test_every_kind_is_read_as_in_training(tmp_path, suffix: str) -> None:
             continue
         kinds.add(mode)
         image, reference = read_image(path), mmcv.imread(str(path), channel_order='rgb')
+        stored = mmcv.imread(str(path), flag='color_ignore_orientation')[..., ::-1]
+        assert read_image(path, upright=False).shape == stored.shape, (mode, orientation)
         assert image.dtype == np.uint8 and image.flags.c_contiguous and image.flags.writeable, mode
         assert image.shape == reference.shape, (mode, orientation)
         # Of CMYK in a JPEG file and of YCbCr in a TIFF, the two libraries round differently.
