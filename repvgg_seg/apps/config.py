@@ -120,12 +120,12 @@ def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
     Raises:
         ValueError: an option changes nothing that is in it.
     """
-    new = [key for key in options if not _has(cfg, key)]
+    new = [part for key in options if len(part := _new_part(cfg, key)) > 1]
     for key in options:
         _check_root(cfg, key, name)
     cfg.merge_from_dict(options)
-    for key in new:
-        _check_argument(cfg, key, name)
+    for part in new:
+        _check_argument(cfg, part, name)
     loaders = [cfg[key] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader') if key in cfg]
     data_sets = [part for loader in loaders for part in inner_data_sets(loader.dataset)]
     if 'data_root' in options:
@@ -170,28 +170,30 @@ def _paths(cfg: Config, roots: Collection[str]) -> Iterator[str]:
             trees += [(f'{path}.{key}', part) for key, part in parts]
 
 
-def _has(cfg: Config, key: str) -> bool:
+def _new_part(cfg: Config, key: str) -> list[str]:
+    """Return the parts of a dotted key up to the first one that is not in `cfg`; none if all are."""
     node: Any = cfg
-    for part in key.split('.'):
+    parts = key.split('.')
+    for number, part in enumerate(parts, 1):
         if isinstance(node, (list, tuple)):
             node = {str(index): value for index, value in enumerate(node)}
         if not isinstance(node, (Mapping, Config)) or part not in node:
-            return False
+            return parts[:number]
         node = node[part]
-    return True
+    return []
 
 
-def _check_argument(cfg: Config, key: str, name: str) -> None:
-    """Refuse an option that neither stood in the config nor is an argument of what is built from the part it is in.
+def _check_argument(cfg: Config, key: list[str], name: str) -> None:
+    """Refuse a key that did not stand in the config, unless what is built from the part it is in takes it.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it does not.
     """
     node: Any = cfg
-    *path, last = key.split('.')
+    *path, last = key
     for part in path:
         node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
-    if not path or not isinstance(node, Mapping):
+    if not isinstance(node, Mapping):
         return
     known = set(node) - {last}
     arguments = _arguments(node.get('type'))
@@ -200,7 +202,7 @@ def _check_argument(cfg: Config, key: str, name: str) -> None:
     if slip or (arguments is not None and last not in arguments):
         near = difflib.get_close_matches(last, known | (arguments or set()), 1)
         hint = f': did you mean {".".join([*path, near[0]])}?' if near else ''
-        raise ValueError(f'{name} has no {key} to change{hint}')
+        raise ValueError(f'{name} has no {".".join(key)} to change{hint}')
 
 
 def _arguments(kind: Any) -> set[str] | None:

@@ -67,6 +67,10 @@ def test_nothing_of_a_recorded_config_runs(tmp_path, monkeypatch, text, message)
         ('optim_wraper.optimizer.lr', "has no 'optim_wraper' to change: did you mean 'optim_wrapper'?"),
         ('model.backbone.archs', 'has no model.backbone.archs to change: did you mean model.backbone.arch?'),
         ('model.decode_head.chanels', 'to change: did you mean model.decode_head.channels?'),
+        (
+            'model.backbone.init_cgf.type',
+            'has no model.backbone.init_cgf to change: did you mean model.backbone.init_cfg?',
+        ),
         ('train_dataloader.batch_sise', 'to change: did you mean train_dataloader.batch_size?'),
     ],
 )
@@ -82,6 +86,7 @@ def test_an_option_that_changes_nothing_is_refused_with_a_hint(repo, key: str, h
         ('optim_wrapper.optimizer.eps', 1e-7),
         ('optim_wrapper.clip_grad.max_norm', 1.0),
         ('model.custom_l2', 1e-4),
+        ('model.backbone.init_cfg.type', 'Pretrained'),
         ('train_dataloader.dataset.pipeline.2.ratio_range', (1, 1)),
         ('randomness.seed', 3),
         ('train_dataloader.prefetch_factor', 3),

@@ -44,13 +44,8 @@ def picture(mode: str) -> Image.Image:
 
 # What the readers see differently, and no training has: a transparent GIF, JPEG 2000 in other colours, TIFF of 32 bits.
 DIFFERENT = {
-    ('gif', 'RGBA'),
-    ('gif', 'LA'),
-    ('gif', 'one transparent'),
-    ('jp2', 'YCbCr'),
-    ('jp2', 'CMYK'),
-    ('tif', 'I'),
-}
+    ('gif', 'RGBA'), ('gif', 'LA'), ('gif', 'one transparent'), ('jp2', 'YCbCr'), ('jp2', 'CMYK'), ('tif', 'I'),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
