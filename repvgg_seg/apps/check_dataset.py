@@ -36,7 +36,7 @@ from ..data.report import Report
 from ..data.samples import Reading, Sample, examine
 from ..data.train_ids import SUFFIX
 from ..files import atomic_write, walk, write_text
-from ..openmmlab.datasets import inner_data_sets
+from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..parallel import parallel_map
 from .config import add_config, default_work_dir, load_config
 
@@ -60,12 +60,12 @@ class Split:
 
 
 def list_splits(cfg: Config, loader: str) -> list[Split]:
-    """Return the data sets that a loader of `cfg` reads: one, or several where they are joined.
+    """Return the labelled data sets that a loader of `cfg` reads: one, or several where they are joined.
 
     Raises:
         FileNotFoundError: a folder does not exist, or holds no file with the suffixes of the data set.
     """
-    configs = list(inner_data_sets(cfg[loader].dataset))
+    configs = [part for part in inner_data_sets(cfg[loader].dataset) if is_labelled(part)]
     name = loader.removesuffix('_dataloader')
     names = [name if len(configs) == 1 else f'{name}[{i}]' for i in range(len(configs))]
     return [_list_split(cfg, dataset, loader, name) for name, dataset in zip(names, configs, strict=True)]

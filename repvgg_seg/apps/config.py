@@ -6,16 +6,20 @@ import argparse
 import copy
 import difflib
 import inspect
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import mmseg.registry
 from mmengine.config import Config, DictAction
+from mmengine.registry import Registry
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import nn
 
+from ..data.masks import read_classes
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.runner import CONFIG_KEY, Runner, config_from_text
 from ..weights.checkpoint_io import read_checkpoint
@@ -33,13 +37,29 @@ def option(text: str) -> str:
     return text
 
 
+class _Options(DictAction):
+    """mmengine's reading of values, which leaves paths as they are written, whatever characters they hold."""
+
+    @staticmethod
+    def _parse_iterable(val: str) -> Any:
+        text = val.strip('\'"')
+        value = DictAction._parse_iterable(val) if _balanced(val) else text
+        if isinstance(value, (list, tuple)):
+            return text if os.path.lexists(text) else value
+        return text if isinstance(value, str) or ' ' in text else value
+
+
+def _balanced(text: str) -> bool:
+    return all(text.count(left) == text.count(right) for left, right in ('()', '[]'))
+
+
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     """Declare --cfg-options."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
         type=option,
-        action=DictAction,
+        action=_Options,
         default={},
         metavar='KEY=VALUE',
         help='change config values, e.g. data_root=DIR train_cfg.max_iters=100',
@@ -108,19 +128,111 @@ def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
     Raises:
         ValueError: an option changes nothing that is in it.
     """
-    known = sorted({*cfg, *inspect.signature(Runner).parameters, 'compile', 'sync_bn', 'data_root', 'max_bad_share'})
+    new = [part for key in options if len(part := _new_part(cfg, key)) > 1]
     for key in options:
-        root = key.partition('.')[0]
-        if root not in known:
-            near = difflib.get_close_matches(root, known, 1)
-            raise ValueError(f'{name} has no {root!r} to change' + (f': did you mean {near[0]!r}?' if near else ''))
+        _check_root(cfg, key, name)
     cfg.merge_from_dict(options)
+    for part in new:
+        _check_argument(cfg, part, name)
+    loaders = [cfg[key] for key in ('train_dataloader', 'val_dataloader', 'test_dataloader') if key in cfg]
+    data_sets = [part for loader in loaders for part in inner_data_sets(loader.dataset)]
     if 'data_root' in options:
-        for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-            if loader in cfg:
-                for dataset in inner_data_sets(cfg[loader].dataset):
-                    dataset.data_root = options['data_root']
+        for part in data_sets:
+            part.data_root = str(options['data_root'])
+    for part in data_sets:
+        classes = Path(part.get('data_root') or '', part.get('classes_file', 'classes.json'))
+        if part.type == 'FolderDataset' and classes.is_file():
+            for head in heads(cfg):
+                if not any(key.startswith(f'model.{head}.num_classes') for key in options):
+                    cfg.model[head].num_classes = len(read_classes(classes).names)
     return cfg
+
+
+# What this package reads of a config beside what mmengine's runner does.
+OWN_KEYS = {'auto_scale_lr', 'compile', 'custom_imports', 'data_root', 'max_bad_share', 'sync_bn', 'test_pipeline',
+            'tta_model', 'tta_pipeline'}  # fmt: skip
+
+
+def _check_root(cfg: Config, key: str, name: str) -> None:
+    """Refuse an option that nothing reads: what a config file calls by a name of its own has done its work."""
+    root = key.partition('.')[0]
+    used = {*inspect.signature(Runner).parameters} | OWN_KEYS
+    if root in used:
+        return
+    if places := [place for place in _paths(cfg, used) if place.split('.')[-1] == root]:
+        hint = f': change {places[0]}' + (f' (and {len(places) - 1} more)' if len(places) > 1 else '')
+    else:
+        near = difflib.get_close_matches(root, used, 1)
+        hint = f': did you mean {near[0]!r}?' if near else ''
+    raise ValueError(f'{name} has no {root!r} to change{hint}')
+
+
+def _paths(cfg: Config, roots: Collection[str]) -> Iterator[str]:
+    """Yield the dotted keys of all values below some roots."""
+    trees = [(key, cfg[key]) for key in cfg if key in roots]
+    while trees:
+        path, value = trees.pop(0)
+        yield path
+        if isinstance(value, (Mapping, list, tuple)):
+            parts = value.items() if isinstance(value, Mapping) else enumerate(value)
+            trees += [(f'{path}.{key}', part) for key, part in parts]
+
+
+def _new_part(cfg: Config, key: str) -> list[str]:
+    """Return the parts of a dotted key up to the first one that is not in `cfg`; none if all are."""
+    node: Any = cfg
+    parts = key.split('.')
+    for number, part in enumerate(parts, 1):
+        if isinstance(node, (list, tuple)):
+            node = {str(index): value for index, value in enumerate(node)}
+        if not isinstance(node, (Mapping, Config)) or part not in node:
+            return parts[:number]
+        node = node[part]
+    return []
+
+
+def _check_argument(cfg: Config, key: list[str], name: str) -> None:
+    """Refuse a key that did not stand in the config, unless what is built from the part it is in takes it.
+
+    Raises:
+        ValueError: it does not.
+    """
+    node: Any = cfg
+    *path, last = key
+    for part in path:
+        node = node[int(part)] if isinstance(node, (list, tuple)) else node[part]
+    if not isinstance(node, Mapping):
+        return
+    known = set(node) - {last}
+    arguments = _arguments(node.get('type'))
+    # Where the arguments are not known, a key is refused that looks like a slip of the pen.
+    slip = arguments is None and difflib.get_close_matches(last, known, 1, cutoff=0.8)
+    if slip or (arguments is not None and last not in arguments):
+        near = difflib.get_close_matches(last, known | (arguments or set()), 1)
+        hint = f': did you mean {".".join([*path, near[0]])}?' if near else ''
+        raise ValueError(f'{name} has no {".".join(key)} to change{hint}')
+
+
+def _arguments(kind: Any) -> set[str] | None:
+    """Return the names of the arguments of a registered class; None if they are not known."""
+    registries = [value for value in vars(mmseg.registry).values() if isinstance(value, Registry)]
+    found = next((cls for registry in registries if isinstance(kind, str) and (cls := registry.get(kind))), None)
+    if not inspect.isclass(found):
+        return None
+    names = {'type', '_scope_', 'init_cfg'}
+    for cls in found.__mro__:
+        if '__init__' not in vars(cls):
+            continue
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        names |= {parameter.name for parameter in parameters}
+        if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
+            return names
+    return None
+
+
+def heads(cfg: Config) -> list[str]:
+    """Return the names of the heads in the model of `cfg`, each of one head alone."""
+    return [key for key in ('decode_head', 'auxiliary_head') if isinstance(cfg.model.get(key), Mapping)]
 
 
 def recorded_config(checkpoint: str | Path, options: dict[str, Any] | None = None) -> Config:

@@ -22,6 +22,9 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
+from torch import nn
+from torch.nn import SyncBatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..cli import add_runner_options, add_training_options
 from ..openmmlab.backbone import RepVGG
@@ -112,6 +115,29 @@ def _check_batch(cfg: Config, runner: Runner) -> None:
         )
 
 
+def _check_norms(model: nn.Module, cfg: Config, launcher: str) -> None:
+    """Refuse batches of one image where a batch norm would see a single value of each channel.
+
+    Raises:
+        ValueError: it would.
+    """
+    if cfg.train_dataloader.get('batch_size', 1) > 1:
+        return
+    several = launcher != 'none' and torch.cuda.is_available()
+    kind = SyncBatchNorm if several else ()  # sees the images of all processes
+    if several and cfg.get('sync_bn'):
+        return
+    for name, module in model.named_modules():
+        first = next(module.children(), None) if isinstance(module, nn.Sequential) else None
+        if not isinstance(first, nn.AdaptiveAvgPool2d) or first.output_size not in (1, (1, 1)):
+            continue
+        if any(isinstance(norm, _BatchNorm) and not isinstance(norm, kind) for norm in module.modules()):
+            raise ValueError(
+                f'train_dataloader.batch_size is 1, and the batch norm in {name} cannot learn from the one pixel that '
+                'an image is pooled to: set --cfg-options train_dataloader.batch_size=2'
+            )
+
+
 def run_training(runner: Runner) -> Runner:
     """Train as the config of `runner` says and return it."""
     cfg = runner.cfg
@@ -153,9 +179,10 @@ def train(
         check_data(cfg, 'train_dataloader', 'val_dataloader')
     # What is wrong with the network or its weights is told before anything is written.
     with torch.device('meta'):
-        backbone = MODELS.build(copy.deepcopy(cfg.model)).backbone
-    if isinstance(backbone, RepVGG) and not resume:
-        for source in backbone.pretrained:
+        model = MODELS.build(copy.deepcopy(cfg.model))
+    _check_norms(model, cfg, launcher)
+    if isinstance(model.backbone, RepVGG) and not resume:
+        for source in model.backbone.pretrained:
             resolve(source)
     if not resume and _first_process(launcher):
         begin_work_dir(cfg.work_dir, overwrite=overwrite)

@@ -69,17 +69,19 @@ class FolderDataset(BaseSegDataset):
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Return the paths of each image and its mask."""
-        images, masks = (Path(self.data_prefix[key]) for key in ('img_path', 'seg_map_path'))
+        images, masks = Path(self.data_prefix['img_path']), self.data_prefix.get('seg_map_path')
         found = find_images(images)
         names = self._listed(found, images) if self.ann_file else list(found)
         if not names:
             where = self.ann_file or f'{images} ({", ".join(IMAGE_SUFFIXES)})'
             raise FileNotFoundError(f'there are no images in {where}: put them there, or change data_root')
-        pairs = [(found[name], masks / f'{name}{self.seg_map_suffix}') for name in names]
-        shared = {'label_map': None, 'reduce_zero_label': self.reduce_zero_label}
-        return [
-            {'img_path': str(image), 'seg_map_path': str(mask), 'seg_fields': [], **shared} for image, mask in pairs
-        ]
+        data_list = []
+        for name in names:
+            info = {'img_path': str(found[name]), 'label_map': None, 'reduce_zero_label': self.reduce_zero_label}
+            if masks is not None:
+                info['seg_map_path'] = str(Path(masks, f'{name}{self.seg_map_suffix}'))
+            data_list.append({**info, 'seg_fields': []})
+        return data_list
 
     def _listed(self, found: dict[str, Path], images: Path) -> list[str]:
         """Return the names in `ann_file`, of those that are there, each once."""
@@ -106,6 +108,11 @@ def inner_data_sets(dataset: Any) -> Iterator[Any]:
         yield from inner_data_sets(part)
     if not parts:
         yield dataset
+
+
+def is_labelled(dataset: Mapping[str, Any]) -> bool:
+    """Whether the config of a data set, no wrapper, names a folder of masks."""
+    return dataset.get('data_prefix', {'seg_map_path': ''}).get('seg_map_path') is not None
 
 
 def metainfo(dataset: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose
+from mmengine.dataset import BaseDataset, Compose, InfiniteSampler
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import BaseLoop
@@ -175,6 +175,11 @@ class GuardedRunner(Runner):
         datasets = [part for part in inner_data_sets(loader.dataset) if isinstance(part, BaseDataset)]
         ledger = None
         if self._training:
+            if not len(loader) and not isinstance(loader.sampler, InfiniteSampler):
+                raise ValueError(
+                    f'{len(loader.dataset)} training images make no batch of {loader.batch_sampler.batch_size}: set '
+                    '--cfg-options train_dataloader.batch_size=N to fewer'
+                )
             ledger = Ledger(Path(self.work_dir, LIST), sum(map(len, datasets)), max_bad_share(self.cfg))
             if is_main_process():
                 ledger.begin(resumed=self.cfg.get('resume', False))

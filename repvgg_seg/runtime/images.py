@@ -26,8 +26,9 @@ _PIL_LIMIT = threading.Lock()
 def read_image(path: StrPath, *, upright: bool = True) -> Array:
     """Return an image file as (H, W, 3) uint8 RGB, as mmcv's reader gives it to a segmentor in training.
 
-    Grey becomes three equal channels, alpha is dropped, 16 bits are cut to their upper 8, a palette and CMYK are
-    converted, an EXIF orientation is applied unless not `upright`, and of several frames the first counts.
+    Grey becomes three equal channels, alpha is dropped (of a TIFF multiplied in), 16 bits are cut to their upper 8, a
+    palette and CMYK are converted, an EXIF orientation is applied unless not `upright` (of a TIFF always, of an AVIF
+    never), and of several frames the first counts.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -48,7 +49,7 @@ def read_image(path: StrPath, *, upright: bool = True) -> Array:
                     f'{path} claims {image.width}x{image.height} pixels, more than are decoded at once: '
                     'cut it into parts, or pass a memory-mapped array'
                 )
-            if upright:
+            if upright and image.format != 'AVIF':
                 ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image, path)
     except FileNotFoundError:
@@ -68,16 +69,20 @@ def _open(path: Path) -> Image.Image:
     with _PIL_LIMIT:
         theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
-            return Image.open(path)
+            image = Image.open(path)
         finally:
             Image.MAX_IMAGE_PIXELS = theirs
+    image.filename = ''  # else Pillow maps some TIFF files into memory, and these it does not turn
+    return image
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Array:
-    # Older Pillows open a grey PNG of 16 bits as 'I', and PNG knows no more bits.
-    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format == 'PNG'):
+    # Pillow opens a grey PGM, and older ones a grey PNG, of 16 bits as 'I', and these formats know no more bits.
+    if image.mode.startswith('I;16') or (image.mode == 'I' and image.format in ('PNG', 'PPM')):
         grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ('I', 'F'):
         raise FileError(f"{path} has 32 bits a pixel, whose range is anyone's guess: convert it to 8 bits")
+    if image.format == 'TIFF' and image.mode == 'RGBA':
+        return np.ascontiguousarray(np.asarray(image.convert('RGBa'))[..., :3])
     return np.array(image if image.mode == 'RGB' else image.convert('RGB'))

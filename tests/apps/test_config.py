@@ -1,5 +1,7 @@
 """What a config is found by, and the one that a checkpoint remembers."""
 
+import argparse
+import re
 import shutil
 
 import pytest
@@ -7,7 +9,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from repvgg_seg.apps.config import CONFIGS, find_config, load_config, recorded_config
+from repvgg_seg.apps.config import CONFIGS, add_cfg_options, find_config, load_config, recorded_config
 from repvgg_seg.deploy import convert
 from repvgg_seg.openmmlab.datasets import inner_data_sets
 from repvgg_seg.openmmlab.runner import CONFIG_KEY, config_from_text, config_to_text
@@ -57,6 +59,60 @@ def test_nothing_of_a_recorded_config_runs(tmp_path, monkeypatch, text, message)
     with pytest.raises(ValueError, match=message):
         recorded_config(tmp_path / 'x.pth')
     assert not (tmp_path / 'marker').exists()
+
+
+@pytest.mark.parametrize(
+    ('key', 'hint'),
+    [
+        ('train_cfg.max_iter', 'has no train_cfg.max_iter to change: did you mean train_cfg.max_iters?'),
+        ('max_iters', "has no 'max_iters' to change: change train_cfg.max_iters"),
+        ('num_classes', "has no 'num_classes' to change: change model.decode_head.num_classes (and 1 more)"),
+        ('crop_size', "has no 'crop_size' to change: change"),
+        ('optim_wraper.optimizer.lr', "has no 'optim_wraper' to change: did you mean 'optim_wrapper'?"),
+        ('model.backbone.archs', 'has no model.backbone.archs to change: did you mean model.backbone.arch?'),
+        ('model.decode_head.chanels', 'to change: did you mean model.decode_head.channels?'),
+        (
+            'model.backbone.init_cgf.type',
+            'has no model.backbone.init_cgf to change: did you mean model.backbone.init_cfg?',
+        ),
+        ('train_dataloader.batch_sise', 'to change: did you mean train_dataloader.batch_size?'),
+    ],
+)
+def test_an_option_that_changes_nothing_is_refused_with_a_hint(repo, key: str, hint: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(hint)):
+        load_config(repo / 'configs/pspnet_repvgg_a0_demo.py', {key: 3})
+
+
+@pytest.mark.parametrize(
+    ('key', 'value'),
+    [
+        ('model.backbone.frozen_stages', 1),  # an argument of the class
+        ('optim_wrapper.optimizer.eps', 1e-7),
+        ('optim_wrapper.clip_grad.max_norm', 1.0),
+        ('model.custom_l2', 1e-4),
+        ('model.backbone.init_cfg.type', 'Pretrained'),
+        ('train_dataloader.dataset.pipeline.2.ratio_range', (1, 1)),
+        ('randomness.seed', 3),
+        ('train_dataloader.prefetch_factor', 3),
+        ('compile', True),
+    ],
+)
+def test_what_is_built_may_get_any_of_its_arguments(repo, key: str, value: object) -> None:
+    cfg = load_config(repo / 'configs/pspnet_repvgg_a0_demo.py', {key: value})
+    node = cfg
+    for part in key.split('.'):
+        node = node[int(part)] if isinstance(node, list) else node[part]
+    assert node == value
+
+
+def test_paths_in_options_are_taken_as_written(tmp_path) -> None:
+    parser = argparse.ArgumentParser()
+    add_cfg_options(parser)
+    (tmp_path / 'a,b [1] (2').mkdir()
+    words = [f'data_root={tmp_path}/a,b [1] (2', 'work_dir=my runs', 'x=1,2', 'y=[a, b]', "z='5 6'", 'n=5']
+    assert parser.parse_args(['--cfg-options', *words]).cfg_options == {
+        'data_root': f'{tmp_path}/a,b [1] (2', 'work_dir': 'my runs', 'x': [1, 2], 'y': ['a', 'b'], 'z': '5 6', 'n': 5,
+    }  # fmt: skip
 
 
 WRAPPED = """

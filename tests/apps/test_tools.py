@@ -96,9 +96,9 @@ def test_evaluation_of_both_forms_agrees_and_draws(tiny_config, trained, demo_da
     assert re.search(r'train-time +deployed +difference', table)
     numbers = re.search(r'mIoU +([\d.]+) +([\d.]+) +([+-][\d.]+)', table)
     assert numbers and numbers[1] == numbers[2] and float(numbers[3]) == 0
-    masks = sorted((tmp_path / 'masks').glob('*.png'))
+    masks = sorted((tmp_path / 'masks').glob('*/*.png'))  # in the folders of the images
     assert len(masks) == 4 and cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED).shape == (64, 128)
-    drawings = sorted((tmp_path / 'overlays').glob('*.png'))
+    drawings = sorted((tmp_path / 'overlays').glob('*/*.png'))
     assert len(drawings) == 4 and cv2.imread(str(drawings[0])).shape == (64, 256, 3)
 
 
@@ -406,3 +406,14 @@ def test_a_work_directory_of_another_training_is_not_mixed_with_this_one(
     assert tool('train')([str(tiny_config), '--work-dir', str(work), '--overwrite', *other]) == 0
     assert {path.name for path in work.glob('*.pth')} == {'iter_2.pth', 'best_mIoU_iter_2.pth'}
     assert recorded_config(work).model.backbone.arch == 'RepVGG-A1'
+
+
+def test_a_batch_of_one_image_is_refused_before_anything_is_written(tiny_config, tmp_path, capsys) -> None:
+    argv = [tiny_config, '--work-dir', tmp_path / 'work', '--cfg-options']
+    said = fails(capsys, 'train', *argv, 'train_dataloader.batch_size=1')
+    assert 'the batch norm in decode_head.psp_modules.0 cannot learn from the one pixel' in said
+    assert not (tmp_path / 'work').exists()
+    said = fails(
+        capsys, 'train', *argv, 'train_dataloader.batch_size=9', 'train_dataloader.sampler.type=DefaultSampler'
+    )
+    assert '8 training images make no batch of 9' in said

@@ -64,10 +64,11 @@ def test_a_config_is_what_its_name_says(path) -> None:
     assert arch in VARIANTS and arch.lower() == f'{family}-{backbone}'
     assert cfg.model.backbone.type == ('RepVGGplus' if family == 'repvggplus' else 'RepVGG')
     assert {'pspnet': 'PSPHead', 'upernet': 'UPerHead'}[head] in cfg.model.decode_head.type
-    classes = {'cityscapes': 19, 'demo': 19, 'ade20k': 150, 'camvid': 11, 'folder': 2}[data]
+    classes = {'cityscapes': 19, 'demo': 19, 'ade20k': 150, 'camvid': 11, 'folder': 19}[data]  # those of classes.json
     assert {cfg.model.decode_head.num_classes, cfg.model.auxiliary_head.num_classes} == {classes}
     crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'crop_size' in t)['crop_size']
     assert tuple(crop) == tuple(cfg.model.data_preprocessor.size) == tuple(cfg.crop_size)
+    assert cfg.train_dataloader.drop_last  # a last batch of one image has nothing to normalise over
     assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size
     if data == 'ade20k':
         assert all(cfg[f'{split}_dataloader'].dataset.reduce_zero_label for split in ('train', 'val', 'test'))

@@ -137,7 +137,7 @@ def test_two_classes_train_with_softmax_convert_and_are_evaluated(repo, folder, 
     assert re.search(r'mIoU +([\d.]+) +\1 +\+0.00', table)
     log = next((tmp_path / 'test').rglob('*.log')).read_text()
     assert re.search(r'\| background \|', log) and re.search(r'\| +crack +\|', log)
-    assert len(list((tmp_path / 'overlays').glob('*.png'))) == 2
+    assert len(list((tmp_path / 'overlays').glob('day/*.png'))) == 2
 
 
 def test_a_checkpoint_without_classes_takes_those_of_the_folder(folder) -> None:
@@ -147,21 +147,23 @@ def test_a_checkpoint_without_classes_takes_those_of_the_folder(folder) -> None:
     assert metainfo({'type': 'ConcatDataset', 'datasets': [dataset]}) == {}
 
 
-def test_other_classes_than_the_head_tells_apart_are_refused(repo, mine, tmp_path, capsys) -> None:
+def test_the_heads_tell_apart_what_classes_json_names(repo, mine, tmp_path, capsys) -> None:
     classes = {'classes': [*BINARY['classes'], {'name': 'joint', 'color': [255, 0, 0]}]}
     (mine / 'classes.json').write_text(json.dumps(classes))
     path = config(repo, mine, tmp_path / 'mine.py')
+    cfg = load_config(path)
+    assert cfg.model.decode_head.num_classes == cfg.model.auxiliary_head.num_classes == 3
+    check_quickly(cfg)
+    wrong = ['--cfg-options', 'model.decode_head.num_classes=2']
     expected = (
         '{}: the data set names 3 classes, and decode_head has outputs for 2: set model.decode_head.num_classes=3'
     )
-    assert tool('train')([path, '--work-dir', str(tmp_path / 'work')]) == 2
+    assert tool('train')([path, '--work-dir', str(tmp_path / 'work'), *wrong]) == 2
     assert expected.format('train') in capsys.readouterr().err and not (tmp_path / 'work').exists()
     checkpoint = tmp_path / 'x.pth'
     checkpoint.touch()
-    assert tool('test')([path, str(checkpoint), '--work-dir', str(tmp_path / 'work')]) == 2
+    assert tool('test')([path, str(checkpoint), '--work-dir', str(tmp_path / 'work'), *wrong]) == 2
     assert expected.format('test') in capsys.readouterr().err
-    options = {'model.decode_head.num_classes': 3, 'model.auxiliary_head.num_classes': 3}
-    check_quickly(load_config(path, options))
 
 
 def test_an_image_without_a_mask_is_named(repo, mine, tmp_path) -> None:

@@ -85,6 +85,17 @@ def test_the_same_holds_at_the_size_of_cityscapes(ratio: float) -> None:
     assert np.abs(result['img'].astype(int) - expected['img']).max() <= ROUNDING
 
 
+@pytest.mark.parametrize('dtype', [np.int32, np.int64])
+def test_labels_of_more_bits_are_cropped_alike(dtype: type) -> None:
+    crop = [{'type': 'ResizeAndCrop', 'scale': (90, 60), 'ratio_range': (1, 2), 'crop_size': (16, 16),
+             'cat_max_ratio': 0.4}]  # fmt: skip
+    wide = sample(40, 60)
+    wide['gt_seg_map'] = wide['gt_seg_map'].astype(dtype)
+    (expected, after), (result, then) = run(crop, sample(40, 60), 5), run(crop, wide, 5)
+    assert then == after and result['gt_seg_map'].dtype == dtype
+    assert np.array_equal(result['gt_seg_map'], expected['gt_seg_map'])
+
+
 def test_the_source_is_left_as_it_was() -> None:
     """It may be a memory map that the next reader shares."""
     results = sample(40, 60)
