@@ -28,6 +28,7 @@ COMPARISONS = {
     'roofline': ('repvgg_seg.benchmarks.roofline', 'graphs with the peak of the machine'),
     'peers': ('repvgg_seg.benchmarks.peers', "our segmentors with mmseg's fast ones"),
     'pretraining': ('repvgg_seg.benchmarks.pretraining', 'finished ImageNet pretrainings, in both forms'),
+    'class-map': ('repvgg_seg.benchmarks.class_map', 'class maps from enlarged logits and without enlarging them'),
     'heads': ('repvgg_seg.benchmarks.heads', 'plain and folded heads, in inference and in training'),
     'runtime': ('repvgg_seg.benchmarks.runtime', 'a Segmenter with the bare graph, a stream with a loop, tiled images'),
 }
