@@ -25,6 +25,7 @@ COMPARISONS = {
     ),
     'data': ('repvgg_seg.benchmarks.data', "training pipelines of mmseg's transforms and of ours"),
     'latency': ('repvgg_seg.benchmarks.latency', 'a segmentor: train-time, deployed, and in each runtime'),
+    'class-map': ('repvgg_seg.benchmarks.class_map', 'the class map with and without enlarged logits'),
     'roofline': ('repvgg_seg.benchmarks.roofline', 'graphs with the peak of the machine'),
     'peers': ('repvgg_seg.benchmarks.peers', "our segmentors with mmseg's fast ones"),
     'pretraining': ('repvgg_seg.benchmarks.pretraining', 'finished ImageNet pretrainings, in both forms'),

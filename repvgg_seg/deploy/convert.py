@@ -142,8 +142,8 @@ def verify_segmentor(
 
     def outputs(segmentor: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
         graph = InferenceGraph(segmentor)
-        logits = graph.logits(images)
-        return logits, graph.classes(logits)
+        scores, size = graph.scores(images), (images.shape[1], images.shape[2])
+        return graph.enlarged(scores, size), graph.classes(scores, size)
 
     channels = InferenceGraph(original).channels
     return _verify(original, converted, [synthetic_images(size, channels) for size in sizes], outputs)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models.block import RepVGGBlock, fuse_conv_bn
-from ..models.folding import resize
+from ..models.class_map import class_map
+from ..models.folding import map_size, resize
 from ..runtime.metadata import OUTPUTS, Output
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -60,9 +61,10 @@ class InferenceGraph(nn.Module):
     C is `channels`, what the backbone takes; of three channels, the order is RGB.
 
     Normalisation, backbone, neck, decode head, resizing of the logits to (H, W) and argmax, as mmseg's whole-image
-    inference does them. `segmentor` is read by its attributes only, so this needs nothing of mmseg; it is not copied.
-    Of a deployed segmentor whose norms are folded, what is left are convolutions, pooling and resizing. Normalisation
-    stays in front: a stem that absorbed the mean would be wrong along the border, where its zeros stand for the mean.
+    inference does them, the last two without enlarging the logits: see models/class_map.py. `segmentor` is read by its
+    attributes only, so this needs nothing of mmseg; it is not copied. Of a deployed segmentor whose norms are folded,
+    what is left are convolutions, pooling and resizing. Normalisation stays in front: a stem that absorbed the mean
+    would be wrong along the border, where its zeros stand for the mean.
 
     `resize_to` is the (H, W) that the network sees where images are larger or smaller: bilinear, which is mmseg's
     Resize without its rounding to whole grey values. `output='logits'` returns (N, classes, H, W) instead.
@@ -117,30 +119,37 @@ class InferenceGraph(nn.Module):
             network.to(dtype)
         return self
 
-    def logits(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, classes, H, W)
-        """Return the logits at the size of `images` (one channel for a sigmoid head)."""
+    def scores(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, classes, h, w)
+        """Return the logits as small as the network makes them, or of `resize_to` (one channel for a sigmoid head)."""
         dtype = next(self.decode_head.parameters()).dtype
         outside = torch.float64 if dtype == torch.float64 else torch.float32
-        size = (images.shape[1], images.shape[2])
         x = (images.flip(-1) if self.bgr else images).to(outside).permute(0, 3, 1, 2)  # (N, C, H, W)
         if self.resize_to:
             x = F.interpolate(x, self.resize_to, mode='bilinear', align_corners=False)
         x = (x - self.mean.to(outside)) / self.std.to(outside)
         out = self.decode_head(self.neck(self.backbone(x.to(dtype)))).to(outside)
-        # In two steps where two sizes differ, as mmseg does it.
-        for target in (self.resize_to, size) if self.resize_to else (size,):
-            # By matrix products: with argmax behind them OpenVINO needs 13 ms in place of 41 for its own resizing, in
-            # float32 (19 classes, 64x128 to 512x1024, 2 cores of an Intel Sapphire Rapids), and in half precision it
-            # keeps the second, whose constant is on the left, in float32.
-            out = out if out.shape[2:] == target else resize(out, target, self.align_corners)
-        return out
+        return self.enlarged(out, self.resize_to) if self.resize_to else out
+
+    def enlarged(self, scores: Tensor, size: tuple[int, int]) -> Tensor:  # (N, classes, h, w) -> (N, classes, *size)
+        """Return the logits at `size`, as mmseg enlarges them: from `resize_to` on in a second step."""
+        # By matrix products: with argmax behind them OpenVINO needs 13 ms in place of 41 for its own resizing, in
+        # float32 (19 classes, 64x128 to 512x1024, 2 cores of an Intel Sapphire Rapids), and in half precision it
+        # keeps the second, whose constant is on the left, in float32.
+        return scores if map_size(scores) == size else resize(scores, size, self.align_corners)
+
+    def logits(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, classes, H, W)
+        """Return the logits at the size of `images` (one channel for a sigmoid head)."""
+        return self.enlarged(self.scores(images), (images.shape[1], images.shape[2]))
 
     def forward(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, H, W) or (N, classes, H, W)
-        logits = self.logits(images)
-        return logits if self.output == 'logits' else self.classes(logits)
+        if self.output == 'logits':
+            return self.logits(images)
+        return self.classes(self.scores(images), (images.shape[1], images.shape[2]))
 
-    def classes(self, logits: Tensor) -> Tensor:  # (N, classes, H, W) -> (N, H, W)
-        """Return the class of each pixel."""
-        if logits.shape[1] == 1:
-            return (logits.sigmoid() > self.threshold)[:, 0].to(torch.uint8)
-        return logits.argmax(1).to(torch.uint8 if logits.shape[1] <= 256 else self.wide)
+    def classes(self, scores: Tensor, size: tuple[int, int] | None = None) -> Tensor:  # -> (N, *size)
+        """Return the class of each pixel of the enlarged logits, by default of the logits as they are."""
+        size = size or map_size(scores)
+        if scores.shape[1] == 1:
+            return (self.enlarged(scores, size).sigmoid() > self.threshold)[:, 0].to(torch.uint8)
+        classes = class_map(scores, size, self.align_corners)
+        return classes if scores.shape[1] <= 256 else classes.to(self.wide)
