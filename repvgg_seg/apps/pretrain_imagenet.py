@@ -148,11 +148,11 @@ def _check_head(head: int, classes: int, cure: str) -> None:
 
 
 def _check_identity(checkpoint: str, identity: Mapping[str, Any]) -> None:
-    theirs = read_checkpoint(checkpoint).get('meta', {}).get('pretraining')
-    if theirs is None:
+    recorded = read_checkpoint(checkpoint).get('meta', {}).get('pretraining')
+    if recorded is None:
         raise ValueError(f'{checkpoint} is no checkpoint of pretraining: name an iter_N.pth of its work directory')
     other = [
-        f'{key} {theirs.get(key)} instead of {value}' for key, value in identity.items() if theirs.get(key) != value
+        f'{key} {recorded.get(key)} instead of {value}' for key, value in identity.items() if recorded.get(key) != value
     ]
     if other:
         raise ValueError(
@@ -235,7 +235,7 @@ def evaluate(
     register_all_modules()
     size = cfg.test_dataloader.dataset.resolution
     runner = Runner.from_cfg(prepare(cfg, launcher))
-    holder = runner.model.module if is_model_wrapper(runner.model) else runner.model
+    wrapped = runner.model.module if is_model_wrapper(runner.model) else runner.model
     forms = {'deployed' if deployed else 'train-time': classifier}
     if deploy:
         forms['deployed'] = switch_to_deploy(classifier)
@@ -246,7 +246,7 @@ def evaluate(
         runner.test_dataloader.dataset.transform = test_transform(resolution)
         results[resolution] = {}
         for form, model in forms.items():
-            holder.model = model.to(next(holder.parameters()).device)
+            wrapped.model = model.to(next(wrapped.parameters()).device)
             metrics = runner.test()
             results[resolution][form] = {name.removeprefix('accuracy/'): value for name, value in metrics.items()}
     return results if is_main_process() else {}

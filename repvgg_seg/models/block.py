@@ -199,13 +199,13 @@ class RepVGGBlock(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         # Said here, not left to the loader: OpenMMLab's loads with strict=False, warns, and runs on random weights.
-        theirs = 'rbr_dense.conv.weight' if self.deploy else 'rbr_reparam.weight'
-        if prefix + theirs in state_dict:
+        foreign = 'rbr_dense.conv.weight' if self.deploy else 'rbr_reparam.weight'
+        if prefix + foreign in state_dict:
             have, need = ('train-time', 'deployed') if self.deploy else ('deployed', 'train-time')
             cure = (
                 'convert the checkpoint with tools/convert_deploy.py, or build the model with deploy=False'
                 if self.deploy
                 else 'build the model with deploy=True (the deploy.py written beside the weights does)'
             )
-            raise ValueError(f'these are {have} weights ({prefix}{theirs}) but the model is {need}: {cure}')
+            raise ValueError(f'these are {have} weights ({prefix}{foreign}) but the model is {need}: {cure}')
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import mmengine.hooks
-import mmengine.runner.checkpoint as theirs
+import mmengine.runner.checkpoint as mmengine_checkpoint
 from mmengine.fileio import LocalBackend, register_backend
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
@@ -73,9 +73,9 @@ def _facts(info: dict[str, Any], file: Any) -> dict[str, Any]:
     return facts
 
 
-def _dict(holder: dict[str, Any], key: str) -> dict[str, Any]:
+def _dict(checkpoint: dict[str, Any], key: str) -> dict[str, Any]:
     """Return a dictionary that a checkpoint may hold; anything else could only imitate one."""
-    value = holder.get(key)
+    value = checkpoint.get(key)
     if value is not None and not isinstance(value, dict):
         raise WeightsError(f'this checkpoint has a {type(value).__name__} for its {key}, which mmengine never writes')
     return {} if value is None else value
@@ -93,7 +93,7 @@ def load_from_repvgg(filename: str, map_location: Any = None) -> dict[str, Any]:
     return {'state_dict': to_official(unwrap(_read(resolve(filename), map_location)))}
 
 
-_load_state_dict = theirs.load_state_dict
+_load_state_dict = mmengine_checkpoint.load_state_dict
 
 
 def _load_checked(
@@ -166,8 +166,8 @@ for name, ours in {
     'load_url': _read_url,
     'load_state_dict': _load_checked,
 }.items():
-    if not hasattr(theirs, name):  # else the rerouting would silently do nothing
+    if not hasattr(mmengine_checkpoint, name):  # else the rerouting would silently do nothing
         raise ImportError(f'this mmengine has no mmengine.runner.checkpoint.{name}: install onedl-mmengine>=0.10.8')
-    setattr(theirs, name, ours)
+    setattr(mmengine_checkpoint, name, ours)
 CheckpointLoader.register_scheme(SCHEME, load_from_repvgg, force=True)
 register_backend('local', AtomicLocalBackend, force=True, prefixes='')

@@ -120,8 +120,8 @@ def fold_heads(model: nn.Module) -> list[HeadReport]:
             # The class is all that differs. Nothing that holds the head, such as an optimizer, notices.
             head.__class__ = _folded_class(kind)
         reports.append(HeadReport(name, kind.__name__, reason))
-        said = f'left as it is: {reason}' if reason else 'folded'
-        print_log(f'{name or "the model"} ({kind.__name__}): {said}', logger='current', level=logging.INFO)
+        outcome = f'left as it is: {reason}' if reason else 'folded'
+        print_log(f'{name or "the model"} ({kind.__name__}): {outcome}', logger='current', level=logging.INFO)
     return reports
 
 

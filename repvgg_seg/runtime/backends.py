@@ -220,10 +220,10 @@ class ONNXRuntime(Synchronous):
     def __init__(self, path: Path, device: str, mode: str) -> None:
         import onnxruntime
 
-        there = {'cpu': 'CPUExecutionProvider'}
+        providers = {'cpu': 'CPUExecutionProvider'}
         if 'CUDAExecutionProvider' in onnxruntime.get_available_providers():
-            there = {'cuda': 'CUDAExecutionProvider', **there}
-        provider = there[_choose('onnxruntime', device, list(there))]
+            providers = {'cuda': 'CUDAExecutionProvider', **providers}
+        provider = providers[_choose('onnxruntime', device, list(providers))]
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; its warnings are about the exporter's graph
         try:
@@ -267,11 +267,11 @@ class Torch(Synchronous):
         self.infer = infer
 
 
-def _choose(backend: str, device: str, there: list[str]) -> str:
-    """Return the device to use, the first of `there` for 'auto'."""
-    if device not in ('auto', *there):
-        raise ValueError(f'{backend} has no device {device!r} here, only {", ".join(there)}')
-    return there[0] if device == 'auto' else device
+def _choose(backend: str, device: str, devices: list[str]) -> str:
+    """Return the device to use, the first of `devices` for 'auto'."""
+    if device not in ('auto', *devices):
+        raise ValueError(f'{backend} has no device {device!r} here, only {", ".join(devices)}')
+    return devices[0] if device == 'auto' else device
 
 
 BACKENDS: dict[str, Callable[[Path, str, str], Backend]] = {

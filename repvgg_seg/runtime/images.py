@@ -67,11 +67,11 @@ def read_image(path: StrPath, *, upright: bool = True) -> Array:
 def _open(path: Path) -> Image.Image:
     """Read the head of a file under our limit of pixels; Pillow's own is one for the whole process, and lower."""
     with _PIL_LIMIT:
-        theirs, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             image = Image.open(path)
         finally:
-            Image.MAX_IMAGE_PIXELS = theirs
+            Image.MAX_IMAGE_PIXELS = limit
     image.filename = ''  # else Pillow maps some TIFF files into memory, and these it does not turn
     return image
 
@@ -82,7 +82,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Array:
         grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ('I', 'F'):
-        raise FileError(f"{path} has 32 bits a pixel, whose range is anyone's guess: convert it to 8 bits")
+        raise FileError(f"{path} has 32 bits a pixel, and the range of its values is not known: convert it to 8 bits")
     if image.format == 'TIFF' and image.mode == 'RGBA':
         return np.ascontiguousarray(np.asarray(image.convert('RGBa'))[..., :3])
     return np.array(image if image.mode == 'RGB' else image.convert('RGB'))

@@ -220,8 +220,8 @@ class _Frames:
 
     def __iter__(self) -> Generator[Array, None, None]:
         for _ in itertools.count() if self.limit is None else range(self.limit):
-            there, frame = self._capture.read()
-            if not there:
+            read, frame = self._capture.read()
+            if not read:
                 return
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 

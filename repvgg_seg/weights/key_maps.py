@@ -243,7 +243,7 @@ def _rename(key: str, source: str, target: str) -> str | None:
     match = _pattern(source).fullmatch(key)
     if not match:
         return None
-    official = {theirs: name for name, theirs in _names(source).items()}
+    official = {other: name for name, other in _names(source).items()}
     stem, stage, block, module, leaf, head, head_leaf = match.groups()
     parts = [_names(target).get(official[part], '') for part in (stem, stage, module, head) if part]
     if not all(parts):

@@ -36,14 +36,14 @@ def allowlist() -> Iterator[None]:
     history_buffer = getattr(sys.modules.get(_HISTORY_BUFFER), 'HistoryBuffer', _HistoryBuffer)
     with _LOCK:
         methods = history_buffer()._statistics_methods  # of the class: a file could replace them for all buffers
-        theirs, kept = get_safe_globals(), dict(methods)
+        allowed, kept = get_safe_globals(), dict(methods)
         clear_safe_globals()
         try:
             add_safe_globals(_allowed_globals(history_buffer))
             yield
         finally:
             clear_safe_globals()
-            add_safe_globals(theirs)
+            add_safe_globals(allowed)
             methods.clear()
             methods.update(kept)
 
