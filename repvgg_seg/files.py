@@ -241,5 +241,5 @@ def _differences(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
     def short(value: Any) -> str:
         return text if len(text := str(value)) <= 40 else f'{text[:39]}…'
 
-    keys = [key for key in wanted | found if found.get(key) != wanted.get(key)]
+    keys = [key for key in {**wanted, **found} if found.get(key) != wanted.get(key)]
     return ', '.join(f'{key} {short(found.get(key))} instead of {short(wanted.get(key))}' for key in keys)

@@ -497,4 +497,4 @@ runpy.run_path('{repo}/tools/predict.py', run_name='__main__')
 """
     subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env={'PYTHONPATH': str(repo)}, check=True)
     assert np.array_equal(np.fromfile(tmp_path / 'mask', np.uint8).reshape(64, 96), truth(image))
-    assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/index/street.png')), truth(image))
+    assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/index/street.png.png')), truth(image))
