@@ -75,12 +75,12 @@ def export_model(
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
     path = Path(out or model_dir)
-    preparation = test_preparation(cfg, fit)
+    preparation = read_preparation(cfg, fit)
     sizes: dict[Size, float] = {}
     if size is None and image_size is not None and preparation.stride is None:
         size = preparation.resized(image_size)
     elif size is None:
-        sizes = test_sizes(cfg, preparation) if preparation.stride is None else {}
+        sizes = sizes_of_val(cfg, preparation) if preparation.stride is None else {}
         size = max(sizes, key=lambda size: sizes[size]) if sizes else default_size(cfg)
     if preparation.stride is not None and size != tuple(cfg.model.test_cfg.crop_size):
         preparation = replace(preparation, stride=None)  # the file's windows are of another size
@@ -165,7 +165,7 @@ def load_deployed(
     return cfg, segmentor, meta, {'file': weights.name, 'sha256': proven[weights]}
 
 
-def test_pipeline(cfg: Config) -> Sequence[Mapping[str, Any]]:
+def steps_of_test(cfg: Config) -> Sequence[Mapping[str, Any]]:
     """Return the steps that prepare images for the test."""
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in dataset and 'dataset' in dataset:  # in a wrapper
@@ -173,7 +173,7 @@ def test_pipeline(cfg: Config) -> Sequence[Mapping[str, Any]]:
     return dataset.get('pipeline') or cfg.get('test_pipeline') or ()
 
 
-def test_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
+def read_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
     """Return how `cfg` prepares images for the test.
 
     Raises:
@@ -183,7 +183,7 @@ def test_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         found['stride'] = tuple(cfg.model.test_cfg.stride)
     unable = []
-    for step in test_pipeline(cfg):
+    for step in steps_of_test(cfg):
         kind = str(step['type']).rpartition('.')[2]
         if kind.startswith(('LoadImage', 'LoadCachedImage')):
             colour = step.get('color_type', 'color')
@@ -204,7 +204,7 @@ def test_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
     return Preparation(**found)
 
 
-def test_sizes(cfg: Config, preparation: Preparation) -> dict[Size, float]:
+def sizes_of_val(cfg: Config, preparation: Preparation) -> dict[Size, float]:
     """Return each (H, W) that the test makes of images of the val set, with its share; {} where they are not here.
 
     Only the heads of files are read.
@@ -235,7 +235,7 @@ def default_size(cfg: Config) -> Size:
     """
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         return tuple(cfg.model.test_cfg.crop_size)
-    for step in test_pipeline(cfg):
+    for step in steps_of_test(cfg):
         if step['type'] == 'Resize' and isinstance(step.get('scale'), (list, tuple)):
             width, height = step['scale']
             return int(height), int(width)

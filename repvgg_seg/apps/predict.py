@@ -5,8 +5,9 @@
 
 INPUT is an image, a folder, a quoted glob, a video, the number of a camera or the address of a live stream.
 Below --out, index/ gets class indices as PNG files (8 bits; 16 above 256 classes), colour/ the palette's colours,
-overlay/ those over the image, and area/ the pixels and the share of each class as JSON; each mirrors the folders of the
-inputs. A video gets a folder of indices, one file a frame, two videos and one JSON file.
+overlay/ those over the image, area/ the pixels and the share of each class as JSON, and confidence/, of files that were
+exported with --output logits, 255 times the probability of each pixel's class; each mirrors the folders of the inputs.
+A video gets a folder of indices, one file a frame, two videos and one JSON file.
 
 What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
 share. Torch is needed for .pt2 models only.
@@ -23,6 +24,7 @@ from pathlib import Path
 
 from ..cli import add_trust
 from ..runtime.backends import BACKENDS, MODES
+from ..runtime.metadata import FITS
 from ..runtime.predict import OUTPUTS, find_inputs, predict, share
 from ..runtime.segmenter import Segmenter
 
@@ -34,13 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
     parser.add_argument(
         '--save', nargs='+', choices=OUTPUTS, metavar='KIND',
-        default=list(OUTPUTS), help=f'write these only: {", ".join(OUTPUTS)}',
+        help=f'write these only: {", ".join(OUTPUTS)}',
+    )  # fmt: skip
+    parser.add_argument(
+        '--below', type=float, metavar='PROBABILITY',
+        help='list the images, those first of whose pixels most are less certain than this: what to label next',
     )  # fmt: skip
     parser.add_argument('--overwrite', action='store_true', help='do what is finished again')
     parser.add_argument('--frames', type=int, metavar='N', help='of each video or camera take N frames at most')
     parser.add_argument(
-        '--fit', choices=['tile', 'resize'], default='tile',
-        help='images of another size than the exported one: cut into tiles (default), or scaled',
+        '--fit', choices=['auto', *FITS], default='auto',
+        help='prepare images as the test did, scale them, or cut them into tiles (default: what the file says)',
     )  # fmt: skip
     parser.add_argument(
         '--overlap', type=int, metavar='PIXELS', help='of tiles (default: a quarter of their shorter side)'
@@ -72,11 +78,13 @@ def main(args: argparse.Namespace) -> int:
         trust=args.trust,
     )
     summary = predict(
-        segmenter, inputs, args.out, save=args.save, overwrite=args.overwrite, frames=args.frames,
+        segmenter, inputs, args.out, save=args.save, below=args.below, overwrite=args.overwrite, frames=args.frames,
         quiet=rank > 0,
     )  # fmt: skip
     finished = f', {summary.finished} inputs were finished before' if summary.finished else ''
     print(f'{summary.segmented} images segmented in {segmenter.backend}{finished}; results: {args.out}')
+    for name, uncertain in summary.uncertain.items():
+        print(f'{uncertain:7.2%}  {name}')
     for name, reason in summary.unreadable.items():
         sys.stderr.write(f'left out: {reason if name in reason else f"{name}: {reason}"}\n')
     return 1 if summary.unreadable and processes == 1 else 0

@@ -1,32 +1,50 @@
-"""Evaluate a segmentor, and with --deploy also its converted form.
+"""Evaluate a segmentor, with --deploy also its converted form, and exported files like checkpoints.
 
     python tools/test.py configs/pspnet_repvgg_a0_demo.py work_dirs/pspnet_repvgg_a0_demo --deploy --show-dir overlays
 
-CHECKPOINT is a file or a work directory, which stands for its best checkpoint or else its latest.
+    python tools/test.py configs/pspnet_repvgg_a0_demo.py work_dirs/demo work_dirs/demo/deploy/model.onnx
+
+WEIGHTS are a checkpoint or a work directory, which stands for its best checkpoint or else its latest, and what
+tools/export.py wrote: files that are run as applications run them, by Segmenter with its defaults. Differences are to
+what is named first.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import csv
+import io
+import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import Hook
-from mmseg.registry import TRANSFORMS
+from mmengine.structures import PixelData
+from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.structures import SegDataSample
+from mmseg.utils import register_all_modules
 from PIL import Image
+from rich.console import Console
+from rich.progress import track
 
-from ..cli import add_runner_options
+from .. import files
+from ..cli import add_runner_options, add_trust
 from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
+from ..environment import versions
 from ..files import atomic_write
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner
+from ..runtime.backends import KINDS
+from ..runtime.segmenter import Segmenter
 from ..weights.pretrained import load_weights, resolve
 from .check_dataset import check_data
 from .config import add_config, default_work_dir, find_checkpoint, keep_only_test, load_config
@@ -86,7 +104,63 @@ class OverlayHook(PredictionHook):
         runner.visualizer.add_datasample(path.stem, image, sample, with_labels=False, out_file=str(path))
 
 
-Results = dict[str, dict[str, float]]  # form of the network -> metric -> value
+class Confusion(BaseMetric):
+    """Counts the pixels of each class (rows) that are taken for each class (columns); labels of no class are left out.
+
+    The counts are in `matrix` (classes, classes) after an evaluation, and None where there are no labels.
+    """
+
+    matrix: np.ndarray[Any, Any] | None = None
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
+        """Count the pixels of a batch."""
+        number = len(self.dataset_meta['classes'])
+        for sample in data_samples:
+            if 'gt_sem_seg' in sample:
+                truth, found = (sample[key]['data'].flatten().long().cpu() for key in ('gt_sem_seg', 'pred_sem_seg'))
+                known = truth < number
+                self.results.append(torch.bincount(truth[known] * number + found[known], minlength=number**2))
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        """Keep the sum."""
+        if results:
+            number = len(self.dataset_meta['classes'])
+            self.matrix = torch.stack(results).sum(0).reshape(number, number).numpy()
+        return {}
+
+
+Results = dict[str, dict[str, Any]]  # form of the network -> metric -> value; 'confusion': the matrix
+
+
+def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> dict[str, Any]:
+    """Evaluate an exported file on the test set of `cfg`, by a Segmenter with its defaults.
+
+    Raises:
+        FileNotFoundError: the data or the file is not there.
+        ValueError: the file cannot be used, or has other classes than the data.
+    """
+    register_all_modules()
+    check_data(cfg, 'test_dataloader')
+    segmenter = Segmenter(path, trust=trust)
+    if not all(is_labelled(part) for part in inner_data_sets(cfg.test_dataloader.dataset)):
+        raise ValueError(f'the test set has no labels to compare with: predict writes the masks of {path}')
+    data = DATASETS.build(cfg.test_dataloader.dataset)
+    if (classes := tuple(data.metainfo['classes'])) != segmenter.classes:
+        raise ValueError(f'{path} knows the classes {", ".join(segmenter.classes)}, and the data {", ".join(classes)}')
+    confusion = Confusion()
+    evaluator = Evaluator([*_listed(cfg.test_evaluator), confusion])
+    evaluator.dataset_meta = data.metainfo
+    paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
+    results = track(segmenter.stream(paths), f'Segmenting by {path}', len(paths), console=Console(stderr=True))
+    for index, result in enumerate(results):
+        sample = data[index]['data_samples']  # for its labels
+        sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.mask.astype(np.int64))[None])
+        evaluator.process([sample])
+    return {**evaluator.evaluate(len(paths)), 'confusion': confusion.matrix}
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def evaluate(
@@ -124,6 +198,13 @@ def evaluate(
         for part in inner_data_sets(cfg.test_dataloader.dataset):
             part.pipeline = cfg.tta_pipeline if cfg.test_evaluator else _unlabelled(cfg.tta_pipeline)
     runner = GuardedRunner.from_cfg(prepare(cfg, launcher))
+    confusion = Confusion()
+    confusion.dataset_meta = runner.test_loop.evaluator.dataset_meta  # type: ignore[union-attr]
+    runner.test_loop.evaluator.metrics.append(confusion)  # type: ignore[union-attr]
+
+    def measured() -> dict[str, Any]:
+        return {**runner.test(), 'confusion': confusion.matrix}
+
     parent, name = runner, 'model'  # where the segmentor is: below what distributes or augments it
     while hasattr(getattr(parent, name), 'module'):
         parent, name = getattr(parent, name), 'module'
@@ -140,14 +221,14 @@ def evaluate(
     if show_dir:
         runner.register_hook(OverlayHook(show_dir, next(inner_data_sets(cfg.test_dataloader.dataset)).pipeline[0]))
     if not deploy:
-        results = {'deployed' if deployed else 'train-time': runner.test()}
+        results = {'deployed' if deployed else 'train-time': measured()}
     else:
         converted = convert_segmentor(segmentor)
         deviations = verify_segmentor(segmentor, converted)
         runner.logger.info('converted; largest relative deviation %.2e', max(d.max_rel for d in deviations))
-        results = {'train-time': runner.test()}
+        results = {'train-time': measured()}
         setattr(parent, name, converted)
-        results['deployed'] = runner.test()
+        results['deployed'] = measured()
     return results if is_main_process() else {}
 
 
@@ -188,22 +269,76 @@ def _meaning(metainfo: Mapping[str, Any]) -> str:
 
 
 def format_table(results: Mapping[str, Mapping[str, float]], metrics: Sequence[str] = ('mIoU', 'aAcc', 'mAcc')) -> str:
-    """Return one line per metric, one column per form and, where there are two, their difference."""
-    forms = list(results)
-    header = ['', *forms, *(['difference'] if len(forms) == 2 else [])]
-    lines = [header]
+    """Return one line per metric, one column per form and, behind all but the first, the difference to the first."""
+    first, *others = results
+    lines = [['', first, *(cell for form in others for cell in (form, 'difference'))]]
     for metric in metrics:
-        values = [results[form][metric] for form in forms if metric in results[form]]
-        if len(values) == len(forms):
-            difference = [f'{values[1] - values[0]:+.2f}'] if len(forms) == 2 else []
-            lines.append([metric, *(f'{value:.2f}' for value in values), *difference])
-    return '\n'.join('  '.join(cell.rjust(10) for cell in line) for line in lines)
+        if all(metric in values for values in results.values()):
+            base = results[first][metric]
+            line = [metric, f'{base:.2f}']
+            for form in others:
+                value = results[form][metric]
+                line += [f'{value:.2f}', f'{value - base:+.2f}']
+            lines.append(line)
+    widths = [max(10, *map(len, column)) for column in zip(*lines, strict=True)]
+    return '\n'.join('  '.join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines)
+
+
+def class_rows(results: Results, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Return a row for each class of each form: IoU and Acc in percent, None where no label has the class."""
+    rows = []
+    for form, values in results.items():
+        if values['confusion'] is None:
+            continue
+        hits, labels, found = (f(values['confusion']) for f in (np.diag, lambda m: m.sum(1), lambda m: m.sum(0)))
+        for name, hit, label, all_found in zip(classes, hits, labels, found, strict=True):
+            union = label + all_found - hit
+            iou = 100 * hit / union if union else None
+            acc = 100 * hit / label if label else None
+            rows.append({'form': form, 'class': name, 'IoU': iou, 'Acc': acc, 'pixels': int(label)})
+    return rows
+
+
+def write_results(
+    results: Results, cfg: Config, weights: Mapping[str, Path], *, to_json: str | None, to_csv: str | None
+) -> None:
+    """Write what was measured, and with what, as JSON; and the classes as CSV. `weights` are the files of the forms.
+
+    Raises:
+        FileError: they cannot be written.
+    """
+    register_all_modules()
+    classes = DATASETS.build(cfg.test_dataloader.dataset).metainfo['classes']
+    rows = class_rows(results, classes)
+    if to_json:
+        facts = {
+            'config': {'file': str(cfg.filename), 'text': cfg.pretty_text},
+            'versions': versions(),
+            'results': {
+                form: {
+                    'weights': {'file': str(weights[form]), 'sha256': files.sha256(weights[form])},
+                    **{name: float(value) for name, value in values.items() if name != 'confusion'},
+                    'classes': [{k: v for k, v in row.items() if k != 'form'} for row in rows if row['form'] == form],
+                    'confusion': None if values['confusion'] is None else values['confusion'].tolist(),
+                }
+                for form, values in results.items()
+            },
+        }
+        files.write_text(json.dumps(facts, indent=1) + '\n', to_json)
+    if to_csv:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ['form', 'class', 'IoU', 'Acc', 'pixels'], lineterminator='\n')
+        writer.writeheader()
+        writer.writerows(rows)
+        files.write_text(text.getvalue(), to_csv)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
-    parser.add_argument('checkpoint', help='checkpoint file or work directory')
+    parser.add_argument(
+        'weights', nargs='+', help='checkpoint or work directory, and files that tools/export.py wrote: one or several'
+    )
     parser.add_argument(
         '--deploy',
         action='store_true',
@@ -212,24 +347,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: six scales, flipped and not')
     parser.add_argument('--out', metavar='DIR', help='write the predicted masks as PNG files of class indices')
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the ground truth')
+    parser.add_argument('--json', metavar='FILE', help='write metrics, classes, confusion matrix, config and versions')
+    parser.add_argument('--csv', metavar='FILE', help='write IoU and Acc of each class')
+    add_trust(parser)
     add_runner_options(parser, work_dir='work_dirs/NAME_OF_CONFIG')
 
 
 def main(args: argparse.Namespace) -> None:
-    """Evaluate, and print the table."""
-    results = evaluate(
-        load_config(args.config, args.cfg_options),
-        args.checkpoint,
-        deploy=args.deploy,
-        tta=args.tta,
-        out_dir=args.out,
-        show_dir=args.show_dir,
-        work_dir=args.work_dir,
-        launcher=args.launcher,
-    )
-    if any(results.values()):  # only the first process of several has them, and only of labels
+    """Evaluate, and print the table.
+
+    Raises:
+        ValueError: what is named does not go together.
+    """
+    exported = [path for path in args.weights if Path(path).suffix.lower() in KINDS]
+    checkpoints = [path for path in args.weights if path not in exported]
+    if len(checkpoints) > 1:
+        raise ValueError(f'{" and ".join(checkpoints)} are two checkpoints: name one, and exported files beside it')
+    if not checkpoints and (args.deploy or args.tta or args.out or args.show_dir):
+        raise ValueError(
+            '--deploy, --tta, --out and --show-dir are for checkpoints: predict writes the masks of a file'
+        )
+    if exported and args.launcher != 'none':
+        raise ValueError('exported files are evaluated in one process: leave --launcher out')
+    cfg = load_config(args.config, args.cfg_options)
+    original = copy.deepcopy(cfg)
+    results: Results = {}
+    weights: dict[str, Path] = {}
+    for checkpoint in checkpoints:
+        results = evaluate(
+            cfg,
+            checkpoint,
+            deploy=args.deploy,
+            tta=args.tta,
+            out_dir=args.out,
+            show_dir=args.show_dir,
+            work_dir=args.work_dir,
+            launcher=args.launcher,
+        )
+        if not results:  # only the first process of several has them
+            return
+        weights = dict.fromkeys(results, Path(resolve(find_checkpoint(checkpoint))))
+    for path in exported:
+        results[path] = evaluate_file(copy.deepcopy(original), path, trust=args.trust)
+        weights[path] = Path(path)
+    write_results(results, original, weights, to_json=args.json, to_csv=args.csv)
+    if any(values.keys() - {'confusion'} for values in results.values()):  # there are none without labels
         print(format_table(results))
-    if results:
-        for what, folder in (('masks', args.out), ('overlays', args.show_dir)):
-            if folder:
-                print(f'{what}: {folder}')
+    for what, folder in (('masks', args.out), ('overlays', args.show_dir)):
+        if folder:
+            print(f'{what}: {folder}')

@@ -82,7 +82,7 @@ def _to_rgb(image: Image.Image, path: Path) -> Array:
         grey = (np.asarray(image).astype(np.int32) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ('I', 'F'):
-        raise FileError(f"{path} has 32 bits a pixel, and the range of its values is not known: convert it to 8 bits")
+        raise FileError(f'{path} has 32 bits a pixel, and the range of its values is not known: convert it to 8 bits')
     if image.format == 'TIFF' and image.mode == 'RGBA':
         return np.ascontiguousarray(np.asarray(image.convert('RGBa'))[..., :3])
     return np.array(image if image.mode == 'RGB' else image.convert('RGB'))

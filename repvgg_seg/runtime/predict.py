@@ -29,7 +29,13 @@ from .tiling import Mask
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'})
 # What is written -> what the name of an image gets, and that of a video ('': a folder with a file for each frame).
-OUTPUTS = {'index': ('.png', ''), 'colour': ('.png', '.mp4'), 'overlay': ('.jpg', '.mp4'), 'area': ('.json', '.json')}
+OUTPUTS = {
+    'index': ('.png', ''),
+    'colour': ('.png', '.mp4'),
+    'overlay': ('.jpg', '.mp4'),
+    'area': ('.json', '.json'),
+    'confidence': ('.png', ''),
+}
 SETTINGS = 'predict.json'
 
 
@@ -53,6 +59,7 @@ class Summary:
     segmented: int = 0  # images, and frames of videos
     finished: int = 0  # inputs whose results were there already
     unreadable: dict[str, str] = field(default_factory=dict)  # input -> why
+    uncertain: dict[str, float] = field(default_factory=dict)  # image -> share of its pixels below `below`
 
 
 def find_inputs(words: Sequence[str], out: Path) -> list[Input]:
@@ -141,12 +148,17 @@ def predict(
     inputs: Sequence[Input],
     out: Path,
     *,
-    save: Sequence[str] = tuple(OUTPUTS),
+    save: Sequence[str] | None = None,
+    below: float | None = None,
     overwrite: bool = False,
     frames: int | None = None,
     quiet: bool = False,
 ) -> Summary:
-    """Segment `inputs` into `out`/{index,colour,overlay,area}, of which `save` names those that are written.
+    """Segment `inputs` into `out`/{index,colour,overlay,area,confidence}, of which `save` names those that are written.
+
+    By default these are all that the file tells. A confidence is a PNG file of 255 * the probability of each pixel's
+    class, rounded. With `below`, confidences are written too, and the summary has the share of each image, of now and
+    of before, whose probability is smaller: of what is to be labelled next, the largest teach most.
 
     Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
     them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if
@@ -158,6 +170,13 @@ def predict(
     """
     if frames is not None and frames < 1:
         raise ValueError(f'there is nothing to do with {frames} frames of each video')
+    if below is not None and not 0 < below <= 1:
+        raise ValueError(f'there is no probability below {below}: name one from 0 to 1, such as 0.6')
+    tells = segmenter.metadata.output == 'logits'
+    save = list(save or (kind for kind in OUTPUTS if tells or kind != 'confidence'))
+    save += ['confidence'] if below is not None and 'confidence' not in save else []
+    confident = 'confidence' in save
+    segmenter.check_confidence(confident)
     facts = asdict(segmenter.metadata)
     settings = {name: facts[name] for name in ('source', 'created', 'precision', 'size')}
     settings |= {'fit': segmenter.fit, 'overlap': segmenter.overlap}
@@ -180,7 +199,8 @@ def predict(
             summary.unreadable[str(source)] = str(error)
             progress.advance(task)
 
-        with closing(segmenter.stream(images, on_error=unreadable)) as results:
+        stream: Any = segmenter.stream
+        with closing(stream(images, on_error=unreadable, return_confidence=confident)) as results:
             for _ in ordered(lambda result: writer.image(images[result.source], result), results, workers=2):
                 summary.segmented += 1
                 progress.advance(task)
@@ -191,7 +211,18 @@ def predict(
                     summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
             except UnreadableVideo as error:
                 summary.unreadable[str(video.source)] = str(error)
+    if below is not None:
+        shares = {
+            str(item.source): _share_below(item.outputs(out, ['confidence'])['confidence'], below)
+            for item in inputs
+            if not item.video and str(item.source) not in summary.unreadable
+        }
+        summary.uncertain = dict(sorted(shares.items(), key=lambda share: -share[1]))
     return summary
+
+
+def _share_below(path: Path, below: float) -> float:
+    return float((np.asarray(Image.open(path)) < below * 255).mean())
 
 
 class UnreadableVideo(FileError):
@@ -276,15 +307,17 @@ class _Writer:
         counts: list[Any] = []
         movies: dict[str, cv2.VideoWriter] = {}
         try:
-            with closing(self.segmenter.stream(iter(frames), readers=1)) as results:
+            stream: Any = self.segmenter.stream
+            confident = 'confidence' in parts
+            with closing(stream(iter(frames), readers=1, return_confidence=confident)) as results:
                 for number, result in enumerate(results):
                     for kind in parts.keys() & {'colour', 'overlay'}:
                         if kind not in movies:
                             movies[kind] = _movie(parts[kind], frames.rate, result.mask.shape)
                         movies[kind].write(cv2.cvtColor(self._picture(kind, result), cv2.COLOR_RGB2BGR))
-                    if 'index' in parts:
-                        with atomic_write(parts['index'] / f'{number:06d}.png') as file:
-                            file.write(self._encode('index', result))
+                    for kind in parts.keys() & {'index', 'confidence'}:
+                        with atomic_write(parts[kind] / f'{number:06d}.png') as file:
+                            file.write(self._encode(kind, result))
                     counts.append(self._count(result.mask))
                     tick()
         except KeyboardInterrupt:
@@ -311,10 +344,12 @@ class _Writer:
             return self.segmenter.colour(result.mask)
         return self.segmenter.overlay(result.image, result.mask)
 
-    def _encode(self, kind: str, result: Segmented) -> bytes:
+    def _encode(self, kind: str, result: Any) -> bytes:
         """Return the bytes of an image file; up to 256 colours are a palette's, which is small and quick to write."""
         if kind == 'index':
             picture = Image.fromarray(result.mask)  # 8 bits, above 256 classes 16
+        elif kind == 'confidence':
+            picture = Image.fromarray(np.rint(result.confidence * 255).astype(np.uint8))
         elif kind == 'colour' and len(self.segmenter.palette) <= 256:
             picture = Image.fromarray(result.mask)
             picture.putpalette(self.segmenter.palette.tobytes())

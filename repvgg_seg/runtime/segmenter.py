@@ -172,7 +172,7 @@ class Segmenter:
             FileNotFoundError: an image is not there.
             ValueError: an image cannot be read, an array is not (H, W, 3) uint8, or the file tells no confidence.
         """
-        self._check_confidence(return_confidence)
+        self.check_confidence(return_confidence)
         if not isinstance(image, list):
             return next(self._run([self._load(image, return_confidence, out)])).result()
         if out is not None:
@@ -222,7 +222,7 @@ class Segmenter:
         """
         if min(readers, ahead) < 1:
             raise ValueError('a stream needs at least one reader and one image ahead')
-        self._check_confidence(return_confidence)
+        self.check_confidence(return_confidence)
         load = functools.partial(self._load, with_confidence=return_confidence)
         with (
             closing(ahead_of(ordered(load, sources, readers), ahead)) as loaded,
@@ -265,7 +265,12 @@ class Segmenter:
             raise ValueError(f'the opacity is {opacity}, and goes from 0 to 1')
         return cv2.addWeighted(image, 1 - opacity, self.colour(mask), opacity, 0)
 
-    def _check_confidence(self, wanted: bool) -> None:
+    def check_confidence(self, wanted: bool) -> None:
+        """Refuse a confidence that is `wanted` of a file that tells none.
+
+        Raises:
+            ValueError: this is such a file.
+        """
         if wanted and self.metadata.output != 'logits':
             raise ValueError(
                 f'{self.path} returns classes, which do not tell how confident they are: '

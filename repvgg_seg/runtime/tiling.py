@@ -8,7 +8,6 @@ never copied as a whole.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -142,7 +141,7 @@ def _nearest(span: Span, inside: int, length: int) -> tuple[Any, slice]:
     if inside == length:
         return slice(span.keep - span.start, span.stop - span.start), slice(span.keep, span.stop)
     # Pixel y of the image, whose centre is y + 1/2, takes pixel floor((y + 1/2) * inside / length).
-    begin, end = (math.ceil(n * length / inside - 0.5) for n in (span.keep, span.stop))
+    begin, end = (-((inside - 2 * n * length) // (2 * inside)) for n in (span.keep, span.stop))
     taken = ((2 * np.arange(begin, end) + 1) * inside) // (2 * length)
     return taken - span.start, slice(begin, end)
 

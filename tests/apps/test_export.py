@@ -3,12 +3,15 @@
 import json
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
+from PIL import ExifTags, Image
 
-from repvgg_seg.apps.export import default_size
+from repvgg_seg.apps.export import default_size, export_model, read_preparation, sizes_of_val
+from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
 from tests.conftest import fails, latest, tool
 
@@ -124,3 +127,94 @@ def test_options_that_do_not_fit(capsys, deployed, tmp_path, monkeypatch) -> Non
     monkeypatch.setitem(sys.modules, 'openvino', None)
     assert '`pip install openvino` brings it' in said('openvino', '--out', tmp_path / 'm.xml')
     assert "'many' is neither a number nor 'dynamic'" in said('onnx', '--batch', 'many')
+
+
+# ---- how the test prepares images
+
+STEPS = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+
+
+def config_of(deployed, *steps: dict, **changes) -> Config:
+    """The deployed config with a test pipeline of these steps."""
+    cfg = Config.fromfile(deployed / 'deploy.py')
+    cfg.test_dataloader.dataset.pipeline = list(steps)
+    cfg.merge_from_dict(changes)
+    return cfg
+
+
+@pytest.mark.parametrize(
+    ('steps', 'expected'),
+    [
+        (STEPS, Preparation()),
+        (
+            [*STEPS, dict(type='Resize', scale=(2048, 512), keep_ratio=True)],
+            Preparation(scale=(512, 2048), keep_ratio=True),
+        ),
+        (
+            [*STEPS, dict(type='Resize', scale=96, interpolation='bicubic')],
+            Preparation(scale=(96, 96), interpolation='bicubic'),
+        ),
+        ([dict(type='LoadImageFromFile', color_type='color_ignore_orientation')], Preparation(upright=False)),
+    ],
+)
+def test_the_file_says_how_the_test_prepares_images(deployed, steps, expected) -> None:
+    assert read_preparation(config_of(deployed, *steps)) == expected
+    windows = {'model.test_cfg': dict(mode='slide', crop_size=(48, 96), stride=(32, 64))}
+    assert read_preparation(config_of(deployed, *steps, **windows)) == replace(expected, stride=(32, 64))
+
+
+@pytest.mark.parametrize(
+    ('step', 'named'),
+    [
+        (dict(type='Pad', size=(64, 64)), 'Pad'),
+        (dict(type='Resize', scale_factor=0.5), 'Resize'),
+        (dict(type='Resize', scale=(9, 9), backend='pillow'), 'Resize'),
+        (dict(type='LoadImageFromFile', color_type='grayscale'), 'LoadImageFromFile of grayscale'),
+    ],
+)
+def test_a_preparation_that_no_file_repeats_is_refused(deployed, step, named) -> None:
+    with pytest.raises(ValueError, match=f'the test pipeline has {named}, which no exported file repeats'):
+        read_preparation(config_of(deployed, step))
+    assert isinstance(read_preparation(config_of(deployed, step), 'tile'), Preparation)
+
+
+def test_the_sizes_are_those_that_the_test_makes_of_the_images(deployed, tmp_path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    cfg = config_of(deployed, *STEPS)
+    data = tmp_path / 'leftImg8bit/val/x'
+    data.mkdir(parents=True)
+    for number, (size, how) in enumerate([((40, 30), None), ((80, 60), None), ((80, 60), exif), ((200, 20), None)]):
+        name = data / f'{number}_leftImg8bit.png'
+        Image.new('RGB', size).save(name, **({'exif': how} if how else {}))
+    cfg.test_dataloader.dataset.data_root = str(tmp_path)
+    cfg.pop('val_dataloader', None)
+    boxed = Preparation(scale=(30, 200), keep_ratio=True)
+    assert sizes_of_val(cfg, boxed) == {(30, 40): 0.5, (40, 30): 0.25, (20, 200): 0.25}
+    assert sizes_of_val(cfg, replace(boxed, upright=False)) == {(30, 40): 0.75, (20, 200): 0.25}
+    cfg.test_dataloader.dataset.data_root = str(tmp_path / 'gone')
+    assert sizes_of_val(cfg, boxed) == {}
+
+
+def test_export_takes_the_size_of_most_images_and_says_so(deployed, tmp_path, capsys) -> None:
+    argv = [str(deployed), '--to', 'openvino', '--out', str(tmp_path / 'x.xml'), '--fit', 'tile', '--output', 'logits']
+    assert tool('export')(argv) == 0
+    assert 'images of the val set are tested at 100% 64x128; the file is exact' in capsys.readouterr().out
+    segmenter = Segmenter(tmp_path / 'x.xml')
+    assert segmenter.fit == 'tile' and segmenter.metadata.preparation == Preparation()
+    assert segmenter.size == (64, 128) and segmenter.metadata.output == 'logits'
+
+
+def test_of_a_named_image_size_the_graph_sees_what_the_test_makes_of_it(deployed, tmp_path) -> None:
+    shutil.copytree(deployed, tmp_path / 'model')
+    config = tmp_path / 'model/deploy.py'
+    config.write_text(
+        config.read_text() + '\ntest_dataloader["dataset"]["pipeline"].insert(1, dict(type="Resize", scale=(96, 32), '
+        'keep_ratio=True))\n'
+    )
+    _, report = export_model(tmp_path / 'model', 'exported-program', image_size=(48, 80))
+    assert report['metadata']['input'] == [1, 48, 80, 3]
+    assert report['metadata']['preparation']['scale'] is None  # the graph resizes
+    _, report = export_model(tmp_path / 'model', 'exported-program')
+    assert report['metadata']['input'] == [1, 32, 64, 3]
+    assert report['metadata']['preparation']['scale'] == [32, 96]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,7 +16,7 @@ from repvgg_seg import Segmenter
 from repvgg_seg.runtime import predict as prediction
 from repvgg_seg.runtime.predict import OUTPUTS, find_inputs, predict, share
 from tests.conftest import tool
-from tests.local_graph import METADATA, images, truth
+from tests.local_graph import METADATA, images, local_logits, to_openvino, truth
 
 IMAGE = images(64, 96)[0]
 
@@ -77,7 +78,7 @@ def test_no_two_inputs_share_a_result(here) -> None:
         (here / 'in' / name).touch()
     live = ('0', '0', 'rtsp://h/a-b', 'rtsp://h/a_b')  # the camera once
     paths = [path for i in find_inputs(['in', *live], Path('out')) for path in i.outputs(Path(), OUTPUTS).values()]
-    assert len(paths) == len(set(paths)) == 4 * (len(words) + 3)
+    assert len(paths) == len(set(paths)) == len(OUTPUTS) * (len(words) + 3)
     assert not {path.parent for path in paths} & set(paths)
     save(here / 'in/camera0/x.png')
     with pytest.raises(ValueError, match='0 and camera0 would have results of one name: segment them apart'):
@@ -369,3 +370,48 @@ def test_summary_counts(here, local_files) -> None:
     inputs = find_inputs(['.'], here / 'out')
     summary = predict(Segmenter(local_files['.xml']), inputs, here / 'out', quiet=True)
     assert (summary.segmented, summary.finished, summary.unreadable) == (1, 0, {})
+
+
+# ---- confidence
+
+
+def test_confidences_are_written_and_the_least_certain_image_comes_first(here, capsys) -> None:
+    to_openvino(here / 'x.xml', replace(METADATA, output='logits'))
+    dark = save(here / 'in/dark.png', IMAGE // 32)
+    save(here / 'in/a.png')
+    argv = [str(here / 'x.xml'), str(here / 'in'), '--out', str(here / 'out'), '--below', '0.9']
+    assert tool('predict')([*argv, '--save', 'index']) == 0
+    probability = {
+        name: local_logits(image).softmax(0).amax(0).numpy() for name, image in (('a', IMAGE), ('dark', IMAGE // 32))
+    }
+    for name, expected in probability.items():
+        written = np.asarray(Image.open(here / f'out/confidence/{name}.png.png'))
+        assert written.dtype == np.uint8 and np.abs(written - expected * 255).max() < 0.6
+    assert files(here / 'out') == {
+        'predict.json',
+        *(f'{k}/{n}.png.png' for k in ('index', 'confidence') for n in probability),
+    }
+    shares = {name: (p * 255).round() < 0.9 * 255 for name, p in probability.items()}
+    assert shares['dark'].mean() > shares['a'].mean()
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert lines == [f'{shares[n].mean():7.2%}  {here / "in" / n}.png' for n in ('dark', 'a')]
+    assert tool('predict')([*argv, '--save', 'index']) == 0  # from the files of before
+    assert capsys.readouterr().out.splitlines()[1:] == lines and dark.is_file()
+
+
+def test_a_file_of_classes_writes_no_confidence(here, local_files, capsys) -> None:
+    save(here / 'a.png')
+    argv = [str(local_files['.xml']), str(here / 'a.png'), '--out', str(here / 'out')]
+    assert tool('predict')([*argv, '--below', '0.6']) == 2
+    assert 'export the model with --output logits' in capsys.readouterr().err
+    assert tool('predict')([*argv, '--below', '60']) == 2
+    assert 'there is no probability below 60.0' in capsys.readouterr().err
+    assert tool('predict')(argv) == 0
+    assert not (here / 'out/confidence').exists()
+
+
+def test_frames_have_confidences_too(here) -> None:
+    path = to_openvino(here / 'x.xml', replace(METADATA, output='logits'))
+    inputs = find_inputs([str(movie(here / 'trip.avi', images(64, 96, 3)))], here / 'out')
+    predict(Segmenter(path), inputs, here / 'out', save=['confidence'], quiet=True)
+    assert len(list((here / 'out/confidence/trip.avi').glob('*.png'))) == 3

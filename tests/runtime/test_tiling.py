@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from repvgg_seg.runtime.metadata import MEAN_COLOUR
@@ -78,6 +78,7 @@ def test_fitting_keeps_the_aspect_ratio(shape, size, inside) -> None:
     assert fitted(shape, size) == inside
 
 
+@settings(deadline=None)
 @given(shape=st.tuples(sizes, sizes), inside=st.tuples(sizes, sizes), size=st.tuples(sizes, sizes), data=st.data())
 def test_classes_come_back_by_nearest_neighbour_from_one_tile_or_many(shape, inside, size, data) -> None:
     overlap = data.draw(st.tuples(*(st.integers(0, n - 1) for n in size)))
