@@ -1,8 +1,7 @@
 """Evaluate a segmentor, with --deploy also its converted form, and exported files like checkpoints.
 
     python tools/test.py configs/pspnet_repvgg_a0_demo.py work_dirs/pspnet_repvgg_a0_demo --deploy --show-dir overlays
-
-    python tools/test.py configs/pspnet_repvgg_a0_demo.py work_dirs/demo work_dirs/demo/deploy/model.onnx
+    python tools/test.py work_dirs/demo work_dirs/demo/deploy/model.onnx
 
 WEIGHTS are a checkpoint or a work directory, which stands for its best checkpoint or else its latest, and what
 tools/export.py wrote: files that are run as applications run them, by Segmenter with its defaults. Differences are to
@@ -47,7 +46,15 @@ from ..runtime.backends import KINDS
 from ..runtime.segmenter import Segmenter
 from ..weights.pretrained import load_weights, resolve
 from .check_dataset import check_data
-from .config import add_config, default_work_dir, find_checkpoint, keep_only_test, load_config
+from .config import (
+    add_cfg_options,
+    default_work_dir,
+    find_checkpoint,
+    is_config,
+    keep_only_test,
+    load_config,
+    recorded_config,
+)
 from .train import prepare
 
 
@@ -335,10 +342,14 @@ def write_results(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    add_config(parser)
     parser.add_argument(
-        'weights', nargs='+', help='checkpoint or work directory, and files that tools/export.py wrote: one or several'
+        'words',
+        nargs='+',
+        metavar='WEIGHTS',
+        help='[CONFIG] checkpoint or work directory, and files that tools/export.py wrote: one or several; without '
+        'CONFIG it is the one that the checkpoint remembers',
     )
+    add_cfg_options(parser)
     parser.add_argument(
         '--deploy',
         action='store_true',
@@ -359,8 +370,11 @@ def main(args: argparse.Namespace) -> None:
     Raises:
         ValueError: what is named does not go together.
     """
-    exported = [path for path in args.weights if Path(path).suffix.lower() in KINDS]
-    checkpoints = [path for path in args.weights if path not in exported]
+    config, paths = (args.words[0], args.words[1:]) if is_config(args.words[0]) else (None, args.words)
+    exported = [path for path in paths if Path(path).suffix.lower() in KINDS]
+    checkpoints = [path for path in paths if path not in exported]
+    if not paths:
+        raise ValueError(f'there is nothing to evaluate: name weights after {config}')
     if len(checkpoints) > 1:
         raise ValueError(f'{" and ".join(checkpoints)} are two checkpoints: name one, and exported files beside it')
     if not checkpoints and (args.deploy or args.tta or args.out or args.show_dir):
@@ -369,7 +383,9 @@ def main(args: argparse.Namespace) -> None:
         )
     if exported and args.launcher != 'none':
         raise ValueError('exported files are evaluated in one process: leave --launcher out')
-    cfg = load_config(args.config, args.cfg_options)
+    if config is None and not checkpoints:
+        raise ValueError(f'an exported file does not hold its config: name that before {exported[0]}')
+    cfg = load_config(config, args.cfg_options) if config else recorded_config(checkpoints[0], args.cfg_options)
     original = copy.deepcopy(cfg)
     results: Results = {}
     weights: dict[str, Path] = {}

@@ -170,3 +170,12 @@ def test_a_conversion_that_was_interrupted_is_not_exported(deployed, tmp_path, m
 )
 def test_conversions_that_are_not_told_enough(argv, message, capsys) -> None:
     assert message in fails(capsys, 'convert_deploy', *argv)
+
+
+def test_a_work_directory_is_evaluated_by_itself(trained, tmp_path, capsys) -> None:
+    assert tool('test')([str(trained), '--work-dir', str(tmp_path)]) == 0
+    assert 'mIoU' in capsys.readouterr().out
+    assert 'name that before x.onnx' in fails(capsys, 'test', 'x.onnx')
+    assert 'nothing to evaluate: name weights after pspnet_repvgg_a0_demo' in fails(
+        capsys, 'test', 'pspnet_repvgg_a0_demo'
+    )
