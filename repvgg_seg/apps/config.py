@@ -223,7 +223,7 @@ def _arguments(kind: Any) -> set[str] | None:
     for cls in found.__mro__:
         if '__init__' not in vars(cls):
             continue
-        parameters = inspect.signature(cls.__init__).parameters.values()
+        parameters = inspect.signature(cls.__init__).parameters.values()  # type: ignore[misc]
         names |= {parameter.name for parameter in parameters}
         if not any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters):
             return names

@@ -119,6 +119,8 @@ def _told(words: list[str], out: str | None) -> tuple[str | None, str, str | Pat
     Raises:
         ValueError: it has no weights, or no output folder, or two of them.
     """
+    if words[0].startswith('RepVGG') and not Path(words[0]).exists() and not words[0].endswith(('.py', '.pth')):
+        variants.get_variant(words[0])  # which tells the name that was meant
     named = words[0] in variants.VARIANTS or is_config(words[0])
     model, rest = (words[0], words[1:]) if named else (None, words)
     if not rest:
@@ -136,7 +138,7 @@ def _told(words: list[str], out: str | None) -> tuple[str | None, str, str | Pat
 def main(args: argparse.Namespace) -> None:
     """Convert, and print the deviations."""
     model, checkpoint, out_dir = _told(args.words, args.out)
-    if model in variants.VARIANTS:
+    if model is not None and model in variants.VARIANTS:
         if args.cfg_options:
             raise ValueError('a classifier has no config: leave --cfg-options out')
         report = convert_classifier_checkpoint(model, checkpoint, out_dir)

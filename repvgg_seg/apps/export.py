@@ -212,7 +212,7 @@ def sizes_of_val(cfg: Config, preparation: Preparation) -> dict[Size, float]:
     register_all_modules()
     dataset = cfg.get('val_dataloader') or cfg.get('test_dataloader')
     try:
-        data = DATASETS.build(dataset['dataset']) if dataset else ()
+        data: Any = DATASETS.build(dataset['dataset']) if dataset else ()
         paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
         sizes = Counter(preparation.resized(_shape(path, preparation.upright)) for path in paths)
     except (OSError, ValueError):  # the data is of the training, which may have been elsewhere

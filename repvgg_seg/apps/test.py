@@ -206,8 +206,8 @@ def evaluate(
             part.pipeline = cfg.tta_pipeline if cfg.test_evaluator else _unlabelled(cfg.tta_pipeline)
     runner = GuardedRunner.from_cfg(prepare(cfg, launcher))
     confusion = Confusion()
-    confusion.dataset_meta = runner.test_loop.evaluator.dataset_meta  # type: ignore[union-attr]
-    runner.test_loop.evaluator.metrics.append(confusion)  # type: ignore[union-attr]
+    confusion.dataset_meta = runner.test_loop.evaluator.dataset_meta
+    runner.test_loop.evaluator.metrics.append(confusion)
 
     def measured() -> dict[str, Any]:
         return {**runner.test(), 'confusion': confusion.matrix}

@@ -149,7 +149,7 @@ def export_segmentor(
             output=output,
             precision=precision,
             threshold=reference.threshold if outputs == 1 else None,
-            preparation=replace(preparation or Preparation(), **({'scale': None} if reference.resize_to else {})),
+            preparation=_with_resizing(preparation or Preparation(), reference),
             fit=fit,
             source=source,
             versions=versions() | {package: version(package) for package in target.packages},
@@ -187,6 +187,11 @@ def export_segmentor(
     }
     files.write_text(json.dumps(report, indent=2) + '\n', path.with_name(f'{path.name}.report.json'))
     return report
+
+
+def _with_resizing(preparation: Preparation, graph: InferenceGraph) -> Preparation:
+    """Return what is left to prepare, where the graph itself may resize."""
+    return replace(preparation, scale=None) if graph.resize_to else preparation
 
 
 def _checked(

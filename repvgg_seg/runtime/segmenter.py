@@ -333,7 +333,7 @@ class Segmenter:
         waiting: deque[_Job | _Failure] = deque()
         failure: list[Exception] = []
 
-        def pieces() -> Iterator[tuple[_Job, Any, Array]]:
+        def pieces() -> Iterator[tuple[Any, Any, Array]]:
             for job in until_error(jobs, failure):
                 waiting.append(job)
                 for place, piece in job.cut():

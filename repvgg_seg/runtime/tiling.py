@@ -163,6 +163,7 @@ def decide(
     )
     best = np.array(next(planes), np.float32)
     if len(logits) == 1:
+        assert threshold is not None  # the metadata of a sigmoid has one
         probability = 1 / (1 + np.exp(-best))
         mask = probability > threshold
         return mask.astype(np.uint8), np.where(mask, probability, 1 - probability) if with_confidence else None
