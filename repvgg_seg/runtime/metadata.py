@@ -148,8 +148,13 @@ class ModelMetadata:
         if values is None or _deeper(values, MAX_DEPTH):
             raise ValueError(f'the model metadata is nested deeper than {MAX_DEPTH} levels: export the model again')
         if isinstance(values, dict) and values.get('format') == 1:
-            values = {'threshold': None, 'preparation': asdict(Preparation()), 'fit': 'tile'} | values
-            values['format'] = FORMAT
+            values = {
+                'threshold': None,
+                'preparation': asdict(Preparation()),
+                'fit': 'tile',
+                **values,
+                'format': FORMAT,
+            }
         if not isinstance(values, dict) or values.get('format') != FORMAT:
             found = values.get('format') if isinstance(values, dict) else None
             raise ValueError(
@@ -195,7 +200,8 @@ def _preparation(values: Any) -> Preparation:
     names = {field.name for field in fields(Preparation)}
     if not isinstance(values, dict) or set(values) != names:
         raise ValueError(f'the model metadata has no valid preparation: {values!r}')
-    return Preparation(**{name: tuple(v) if isinstance(v, list) else v for name, v in values.items()})
+    known: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
+    return Preparation(**known)
 
 
 def _require(what: str, owner: object, rules: dict[str, bool]) -> None:
