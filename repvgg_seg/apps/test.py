@@ -324,7 +324,7 @@ def write_results(
             'results': {
                 form: {
                     'weights': {'file': str(weights[form]), 'sha256': files.sha256(weights[form])},
-                    **{name: float(value) for name, value in values.items() if name != 'confusion'},
+                    **{name: round(float(value), 4) for name, value in values.items() if name != 'confusion'},
                     'classes': [{k: v for k, v in row.items() if k != 'form'} for row in rows if row['form'] == form],
                     'confusion': None if values['confusion'] is None else values['confusion'].tolist(),
                 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib
 import importlib.util
+import os
 import re
 import zipfile
 from collections import deque
@@ -130,7 +131,6 @@ def _owned(batch: Array) -> Array:
     return np.require(batch, requirements=('C_CONTIGUOUS', 'WRITEABLE'))
 
 
-@functools.cache
 def openvino_core() -> Any:
     """Return the process's one openvino.Core, which is never freed; whatever compiles a model here uses it.
 
@@ -138,6 +138,11 @@ def openvino_core() -> Any:
     freed in the order they were made in, the second puts back memory that is unmapped, and the next signal with a
     Python handler (a data loader's SIGCHLD, Ctrl-C) ends the process with a segmentation fault.
     """
+    return _core_of(os.getpid())  # a forked process has none of its parent's threads, so it needs a Core of its own
+
+
+@functools.cache
+def _core_of(process: int) -> Any:
     import openvino
 
     return openvino.Core()

@@ -9,6 +9,7 @@ Torch is imported for .pt2 files only, and nothing of OpenMMLab ever.
 from __future__ import annotations
 
 import functools
+import os
 import threading
 import warnings
 from collections import deque
@@ -21,7 +22,7 @@ import cv2
 import numpy as np
 
 from ..files import StrPath
-from .backends import open_model
+from .backends import Backend, open_model
 from .images import Array, read_image
 from .metadata import FITS, Fit
 from .prefetch import ahead_of, ordered, until_error
@@ -84,6 +85,9 @@ class _Failure:
         raise self.error
 
 
+_OF_PARENTS: list[Backend] = []  # models of processes that this one was forked from
+
+
 class Segmenter:
     """Segments images of any size with one file that tools/export.py wrote.
 
@@ -125,7 +129,10 @@ class Segmenter:
         if fit not in ('auto', *FITS):
             raise ValueError(f'there is no fit {fit!r}: choose auto, {", ".join(FITS)}')
         self.path = path
-        self.backend, self._model = open_model(path, backend, device, mode, trust=trust)
+        self._open = functools.partial(open_model, os.path.abspath(path), backend, device, mode, trust=trust)
+        self._arguments = {'fit': fit, 'overlap': overlap, 'batch': batch}
+        self.backend, self._model = self._open()
+        self._process = os.getpid()
         self.metadata = self._model.metadata
         self.classes = self.metadata.classes
         self.palette = np.array(self.metadata.palette, np.uint8)  # (classes, 3) RGB
@@ -141,6 +148,30 @@ class Segmenter:
         if batch is not None and (batch < 1 or fixed not in (None, batch)):
             raise ValueError(f'{path} runs {"any number from 1" if fixed is None else fixed} at once, not {batch}')
         self.batch = batch or fixed or 1
+
+    def __reduce__(self) -> tuple[Callable[[], Segmenter], tuple[()]]:
+        """Pickle how it was opened; unpickled, it is opened anew."""
+        path, backend, device, mode = self._open.args
+        options = {'backend': backend, 'device': device, 'mode': mode, **self._open.keywords, **self._arguments}
+        return functools.partial(type(self), path, **options), ()
+
+    def _opened(self) -> Backend:
+        """Return the model, as this process may use it.
+
+        Runtimes start threads, which a fork does not copy: a model of the parent process would wait for them for ever.
+
+        Raises:
+            ValueError: the process was forked after the file was opened, and its runtime cannot open it once more.
+        """
+        if self._process != os.getpid():
+            if self.backend != 'openvino':
+                raise ValueError(
+                    f'{self.path} was opened in {self.backend} before this process was forked, where it would wait for '
+                    'ever: open it in each process, start processes by spawn, or use OpenVINO'
+                )
+            _OF_PARENTS.append(self._model)  # its end would wait for its threads, too
+            self._model, self._process = self._open()[1], os.getpid()
+        return self._model
 
     @overload
     def __call__(
@@ -339,7 +370,7 @@ class Segmenter:
                 for place, piece in job.cut():
                     yield job, place, piece
 
-        with closing(self._model.map(self._batches(pieces()))) as results:
+        with closing(self._opened().map(self._batches(pieces()))) as results:
             for places, masks in results:
                 for (job, place), mask in zip(places, masks, strict=False):  # what filled up the batch has no place
                     job.route.paste(place, mask, job.mask, job.confidence, self.metadata.threshold)

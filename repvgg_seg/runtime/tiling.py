@@ -156,6 +156,9 @@ def decide(
 
     The probability is that of a softmax or, of a single channel, of a sigmoid, of which `threshold` parts two classes.
     Resized planes are compared one by one, so that no more than a few of them are in memory.
+
+    Raises:
+        ValueError: a single channel without a threshold, which files did not tell before.
     """
     planes = (
         plane if plane.shape == size else cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -163,7 +166,8 @@ def decide(
     )
     best = np.array(next(planes), np.float32)
     if len(logits) == 1:
-        assert threshold is not None  # the metadata of a sigmoid has one
+        if threshold is None:
+            raise ValueError('the file does not tell the threshold of its sigmoid: export the model again')
         probability = 1 / (1 + np.exp(-best))
         mask = probability > threshold
         return mask.astype(np.uint8), np.where(mask, probability, 1 - probability) if with_confidence else None

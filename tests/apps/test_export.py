@@ -67,7 +67,15 @@ def test_the_file_stands_beside_the_model_unless_told_otherwise(deployed, tmp_pa
     ('change', 'size'),
     [
         ({}, (64, 128)),  # the training crop, as the tiny config's test pipeline does not resize
-        ({'test_pipeline': [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(200, 100))]}, (100, 200)),
+        (
+            {
+                'test_dataloader.dataset.pipeline': [
+                    dict(type='LoadImageFromFile'),
+                    dict(type='Resize', scale=(200, 100)),
+                ]
+            },
+            (100, 200),
+        ),
         ({'model.test_cfg': dict(mode='slide', crop_size=(48, 96), stride=(32, 64))}, (48, 96)),
         ({'model.data_preprocessor.size': None}, None),
     ],
@@ -206,15 +214,12 @@ def test_export_takes_the_size_of_most_images_and_says_so(deployed, tmp_path, ca
 
 
 def test_of_a_named_image_size_the_graph_sees_what_the_test_makes_of_it(deployed, tmp_path) -> None:
-    shutil.copytree(deployed, tmp_path / 'model')
-    config = tmp_path / 'model/deploy.py'
-    config.write_text(
-        config.read_text() + '\ntest_dataloader["dataset"]["pipeline"].insert(1, dict(type="Resize", scale=(96, 32), '
-        'keep_ratio=True))\n'
-    )
-    _, report = export_model(tmp_path / 'model', 'exported-program', image_size=(48, 80))
+    resize = dict(type='Resize', scale=(96, 32), keep_ratio=True)
+    options = {'test_dataloader.dataset.pipeline': [STEPS[0], resize, *STEPS[1:]]}
+    arguments = dict(out=tmp_path / 'x.pt2', cfg_options=options)
+    _, report = export_model(deployed, 'exported-program', image_size=(48, 80), **arguments)
     assert report['metadata']['input'] == [1, 48, 80, 3]
     assert report['metadata']['preparation']['scale'] is None  # the graph resizes
-    _, report = export_model(tmp_path / 'model', 'exported-program')
+    _, report = export_model(deployed, 'exported-program', **arguments)
     assert report['metadata']['input'] == [1, 32, 64, 3]
     assert report['metadata']['preparation']['scale'] == [32, 96]

@@ -1,6 +1,7 @@
 """The Segmenter on every runtime: the same masks, at any size, in streams, and what a user can do wrong."""
 
 import itertools
+import pickle
 import subprocess
 import sys
 import threading
@@ -503,3 +504,49 @@ runpy.run_path('{repo}/tools/predict.py', run_name='__main__')
     subprocess.run([sys.executable, '-c', script], cwd=tmp_path, env={'PYTHONPATH': str(repo)}, check=True)
     assert np.array_equal(np.fromfile(tmp_path / 'mask', np.uint8).reshape(64, 96), truth(image))
     assert np.array_equal(np.asarray(Image.open(tmp_path / 'out/index/street.png.png')), truth(image))
+
+
+# ---- other processes
+
+
+FORKED = """
+import os, signal, sys
+from repvgg_seg import Segmenter
+import numpy as np
+path, backend = sys.argv[1:]
+segmenter = Segmenter(path, backend=backend, trust=True)
+image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
+mask = segmenter(image)
+if not (process := os.fork()):
+    signal.alarm(60)  # in place of waiting for ever
+    try:
+        assert (segmenter(image) == mask).all()
+        print('the same mask', flush=True)
+    except ValueError as error:
+        print(error, flush=True)
+    os._exit(0)
+sys.exit(os.waitpid(process, 0)[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ('suffix', 'backend', 'outcome'),
+    [
+        ('.xml', 'openvino', 'the same mask'),
+        ('.onnx', 'onnxruntime', 'was opened in onnxruntime before this process was forked'),
+        ('.pt2', 'torch', 'was opened in torch before this process was forked'),
+    ],
+)
+def test_after_a_fork_a_file_is_opened_anew_or_refused(local_files, suffix, backend, outcome) -> None:
+    argv = [sys.executable, '-W', 'ignore', '-c', FORKED, str(local_files[suffix]), backend]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and outcome in done.stdout, done
+
+
+def test_a_pickled_segmenter_opens_its_file_again(local_files, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(local_files['.xml'].parent)
+    segmenter = Segmenter(local_files['.xml'].name, fit='tile', overlap=8)
+    monkeypatch.chdir(tmp_path)
+    again = pickle.loads(pickle.dumps(segmenter))
+    image = images(80, 200)[0]
+    assert (again.fit, again.overlap) == ('tile', 8) and (again(image) == segmenter(image)).all()
