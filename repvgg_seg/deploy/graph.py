@@ -51,8 +51,8 @@ def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:
 
 
 def input_channels(model: nn.Module) -> int:
-    """Return how many channels the images have that `model` takes: those of its first convolution."""
-    return next(m.in_channels for m in model.modules() if isinstance(m, RepVGGBlock | nn.Conv2d))
+    """Return how many channels the images have that `model` takes: those of its first convolution, or else 3."""
+    return next((m.in_channels for m in model.modules() if isinstance(m, RepVGGBlock | nn.Conv2d)), 3)
 
 
 class InferenceGraph(nn.Module):
