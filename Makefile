@@ -51,12 +51,12 @@ $(READY): setup.cfg pyproject.toml requirements.lock
 		echo 'No virtual environment could be made. On Debian or Ubuntu: sudo apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
 	@rm -f $(READY)
 	$(SAY) 'Set-up 2/4: the tested versions (requirements.lock); the first time takes some minutes'
-	$(PY) -m pip install -r requirements.lock
+	$(PY) -m pip install -q -r requirements.lock
 	$(SAY) 'Set-up 3/4: the OpenCV build that needs no display, and this package'
 	@# opencv-python and opencv-python-headless are both required by others and write one folder. The one installed
 	@# last answers, and only the headless one runs on a server without libGL.
-	$(PY) -m pip install --force-reinstall --no-deps "$$(sed -n 's/^\(opencv-python-headless==[^ ;]*\).*/\1/p' requirements.lock)"
-	$(PY) -m pip install --no-deps --no-build-isolation -e .
+	$(PY) -m pip install -q --force-reinstall --no-deps "$$(sed -n 's/^\(opencv-python-headless==[^ ;]*\).*/\1/p' requirements.lock)"
+	$(PY) -m pip install -q --no-deps --no-build-isolation -e .
 	@rm $(BUSY)
 	$(SAY) 'Set-up 4/4: does all of it work together?'
 	@$(PY) -m repvgg_seg.doctor

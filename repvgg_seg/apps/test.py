@@ -319,7 +319,7 @@ def write_results(
     rows = class_rows(results, classes)
     if to_json:
         facts = {
-            'config': {'file': str(cfg.filename), 'text': cfg.pretty_text},
+            'config': {'file': cfg.filename and str(cfg.filename), 'text': cfg.pretty_text},
             'versions': versions(),
             'results': {
                 form: {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import logging
 from typing import Any
 
 import mmengine.runner
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmseg.registry import HOOKS
 from torch import nn
@@ -71,12 +73,35 @@ class ChannelsLastHook(Hook):
             )
 
 
+# What mmengine's own parts warn of in each run, which no user of ours can change.
+_NOISE = ('"FileClient" will be deprecated', '"HardDiskBackend" is the alias', 'The prefix is not set in metric class')
+
+
+def is_for_people(record: logging.LogRecord) -> bool:
+    """Tell whether a record belongs on the terminal: not so dumps of configs, hooks and environments.
+
+    The log file has them all, and tables are for people too.
+    """
+    text = record.getMessage()
+    if record.levelno >= logging.WARNING:
+        return not text.startswith(_NOISE)
+    return text.count('\n') < 3 or text.startswith('\n+--')
+
+
 class Runner(mmengine.runner.Runner):
     """mmengine's runner, whose checkpoints remember the config, and which asks for channels_last before it distributes.
 
     DistributedDataParallel lays its buffers out like the weights that it is given. Where the weights' layout changes
     later, the gradients of convolutions come back with their elements permuted (seen in torch 2.15).
     """
+
+    def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
+        """Build the logger, whose terminal gets what people read, and whose file gets all."""
+        logger = super().build_logger(*args, **kwargs)
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(is_for_people)
+        return logger
 
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Return `model`, on its device and in its layout, wrapped if there are several processes."""

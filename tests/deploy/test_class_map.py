@@ -44,7 +44,8 @@ def graph(classes: int, align_corners: bool, resize_to: tuple[int, int] | None) 
     [
         (19, (40, 48), None, False, None),  # cells alike, any number of images
         (300, (37, 45), 2, False, None),  # cells of several sizes, 16 bits
-        (5, (120, 144), 1, True, (41, 49)),  # in two steps
+        (5, (41, 49), 1, True, None),
+        (5, (120, 144), 1, False, (40, 48)),  # in two steps
     ],
 )
 def test_files_make_the_class_map_of_the_dense_form(

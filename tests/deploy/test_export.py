@@ -98,13 +98,15 @@ def test_images_of_other_channels_than_rgb_run_in_the_segmenter(channels: int, t
     image = synthetic_images(SIZE, channels)[0]
     with torch.no_grad():
         expected = InferenceGraph(model)(image[None])[0].numpy()
-    segmenter = Segmenter(tmp_path / name)
+    segmenter = Segmenter(tmp_path / name, trust=True)
     assert (segmenter(image.numpy()) == expected).mean() > 0.999
     small = np.ascontiguousarray(image.numpy()[:20, :30])
     padded = np.full((*SIZE, channels), 90, np.uint8)  # what the network sees as nothing
     padded[:20, :30] = small
     assert np.array_equal(segmenter(small), segmenter(padded)[:20, :30])
-    assert Segmenter(tmp_path / name, fit='resize')(synthetic_images((50, 90), channels)[0].numpy()).shape == (50, 90)
+    assert Segmenter(tmp_path / name, fit='resize', trust=True)(
+        synthetic_images((50, 90), channels)[0].numpy()
+    ).shape == (50, 90)
     with pytest.raises(ValueError, match=rf'takes arrays \(H, W, {channels}\) of uint8, and files are read as RGB'):
         segmenter(tmp_path / 'image.png')
     with pytest.raises(ValueError, match=rf'an image is an array \(H, W, {channels}\) of uint8, not \(33, 47, 3\)'):
@@ -125,7 +127,8 @@ def test_half_precision_is_judged_where_rounding_does_not_decide(to: str, precis
     path = tmp_path / f'm{TARGETS[to].suffix}'
     parity = exported(path, to, segmentor('PSPHead'), precision=precision)['parity']
     assert parity['decided']['agreement'] == 1 and 0 < parity['decided']['share'] <= 1
-    assert 1e-6 < parity['max_rel'] < PRECISIONS[precision].max_rel
+    computed = to != 'openvino' or precision.upper() in openvino_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+    assert (1e-6 if computed else 0) < parity['max_rel'] < PRECISIONS[precision].max_rel
     assert ModelMetadata.from_json(json.dumps(json.loads(path.with_name(f'{path.name}.report.json').read_text())
                                               ['metadata'])).precision == precision  # fmt: skip
 
@@ -146,13 +149,11 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
     assert (tmp_path / 'm.pt2').read_text() == 'an earlier export'
 
 
-def test_a_package_that_is_missing_is_named_with_its_extra(tmp_path, monkeypatch) -> None:
+def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch) -> None:
     for to, package in (('onnx', 'onnxscript'), ('onnx', 'onnxruntime'), ('openvino', 'openvino')):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)
-            with pytest.raises(
-                ImportError, match=rf"exporting to {to} needs {package}.*pip install 'repvgg-seg\[export\]'"
-            ):
+            with pytest.raises(ImportError, match=rf'exporting to {to} needs {package}.*`pip install .*{package}'):
                 export_segmentor(None, tmp_path / f'm{TARGETS[to].suffix}', to=to, size=SIZE, source=SOURCE)
 
 

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import mmengine.runner
@@ -7,6 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from repvgg_seg.openmmlab.runner import ChannelsLastHook, Runner
+from tests.conftest import tool
 
 
 @pytest.mark.parametrize('hooks', [[{'type': 'ChannelsLastHook'}], [], None])
@@ -34,3 +36,14 @@ def test_the_hook_converts_what_is_not_distributed_and_refuses_what_another_runn
     runner = Runner.__new__(Runner)
     runner.model = nn.DataParallel(model)
     ChannelsLastHook().before_run(runner)
+
+
+def test_the_terminal_gets_what_people_read_and_the_file_gets_all(tiny_config, tmp_path, capsys) -> None:
+    argv = [str(tiny_config), '--work-dir', str(tmp_path), '--cfg-options', 'train_cfg.max_iters=2']
+    assert tool('train')(argv) == 0
+    streams = capsys.readouterr()
+    shown = streams.out + streams.err
+    (log,) = tmp_path.rglob('*.log')
+    assert 'Iter(train) [2/2]' in shown and re.search(r'\| +road +\|', shown) and len(shown.splitlines()) < 80
+    assert 'optim_wrapper = dict(' in log.read_text() and 'optim_wrapper = dict(' not in shown
+    assert 'Hooks will be executed' in log.read_text() and 'Hooks will be executed' not in shown
