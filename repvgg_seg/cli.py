@@ -54,7 +54,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         'predict': Command('apps.predict', 'segment images, videos and cameras with an exported file', RUNTIME),
     },
     'machine': {
-        'benchmark': Command('apps.benchmark', 'measure speed and memory, by name of the comparison'),
+        'benchmark': Command('benchmarks.driver', 'measure speed and memory, by name of the comparison'),
         'doctor': Command('doctor', 'say what is installed, and what is wrong with it', ()),
     },
 }

@@ -59,7 +59,7 @@ def run(command: str, tiny_config: Path, capsys) -> None:
         argv = [word for word in argv if word not in ('--launcher', 'pytorch')]
         argv += ['--cfg-options', *PRETRAINING]
     if argv[0] == 'classifiers':
-        argv += ['--size', '32', '--batch', '2', '--runs', '1']
+        argv += ['--size', '32x32', '--batch', '2', '--runs', '1']
     argv = [str(tiny_config) if word == 'configs/pspnet_repvgg_a0_demo.py' else word for word in argv]
     status = tool(name)(argv)
     message = capsys.readouterr().err

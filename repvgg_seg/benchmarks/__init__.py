@@ -1,1 +1,1 @@
-"""What can be measured, one module a comparison, and what all of them measure with."""
+"""What can be measured: each module with `add_arguments(parser)` and `run(args) -> rows` is a comparison."""

@@ -1,4 +1,4 @@
-"""How fast a config's training data arrive: mmseg's own transforms beside those of the config."""
+"""A config's training data: mmseg's own transforms beside those of the config."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.utils import register_all_modules
@@ -24,9 +24,9 @@ from rich.console import Console
 from rich.progress import track
 
 from ..apps.check_dataset import check_data
-from ..apps.config import add_cfg_options, load_config
+from ..apps.config import add_config, load_config
 from ..openmmlab.image_cache import read
-from .machine import describe_machine
+from .report import THROUGHPUT, Row, speed_ups
 
 # The stages of a pipeline, and which transforms, ours and mmseg's, belong to each.
 STAGES = {
@@ -42,67 +42,61 @@ MMSEG, DECODED, CACHED = 'mmseg', 'ours', 'ours, cached'
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `tools/benchmark.py data`."""
-    parser.add_argument('config', help='config of a segmentor')
-    parser.add_argument('--images', type=int, default=16, help='samples that are loaded (default: 16)')
+    """Declare the options."""
+    add_config(parser)
+    parser.add_argument('--samples', type=int, default=16, help='samples that are loaded (default: 16)')
     parser.add_argument('--rounds', type=int, default=4, help='times that each is loaded and counted (default: 4)')
     parser.add_argument(
         '--workers', type=int, default=os.cpu_count(), help='processes of the data loader (default: one a processor)'
     )
-    add_cfg_options(parser)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Time what the command line asks for."""
-    cfg = load_config(args.config, args.cfg_options)
-    return compare_pipelines(cfg, images=args.images, rounds=args.rounds, workers=args.workers)
+def run(args: argparse.Namespace) -> list[Row]:
+    """Time the training pipeline by mmseg's transforms, by ours and, where there is a cache, by ours with it.
 
-
-def compare_pipelines(cfg: Config, *, images: int = 16, rounds: int = 4, workers: int = 1) -> dict[str, Any]:
-    """Time the training pipeline of `cfg` by mmseg's transforms, by ours and, where there is a cache, by ours with it.
-
-    Files are read once before, so that they come from memory. Returns plain data: of each pipeline the mean
-    milliseconds an image of each stage in one thread, of each image the fastest round, and images a second through the
-    data loader.
+    Files are read once before, so that they come from memory. Of each pipeline the mean milliseconds an image of each
+    stage in one thread, of each image the fastest round, and images a second through the data loader.
 
     Raises:
         ValueError: the config's pipeline has nothing to compare, or there is nothing to time.
         FileNotFoundError: the data is not there.
     """
-    if min(images, rounds, workers) < 1:
-        raise ValueError(f'there is nothing to time with {images} images, {rounds} rounds and {workers} workers')
+    if min(args.samples, args.rounds, args.workers) < 1:
+        raise ValueError(
+            f'there is nothing to time with {args.samples} samples, {args.rounds} rounds and {args.workers} workers'
+        )
+    cfg = load_config(args.config, args.cfg_options)
     register_all_modules()
     check_data(cfg, 'train_dataloader')
     loader = cfg.train_dataloader
     pipelines = _pipelines(loader.dataset.pipeline)
     dataset = DATASETS.build(loader.dataset)
-    samples = [dataset.get_data_info(i % len(dataset)) for i in range(images)]
-    if not all(_is_cached(sample, pipelines[CACHED]) for sample in samples):
+    samples = [dataset.get_data_info(i % len(dataset)) for i in range(args.samples)]
+    cached = all(_is_cached(sample, pipelines[CACHED]) for sample in samples)
+    if not cached:
         del pipelines[CACHED]
     with Image.open(samples[0]['img_path']) as image:
-        size = [image.height, image.width]
+        size = f'{image.height}x{image.width}'
     threads = cv2.getNumThreads(), torch.get_num_threads()
     try:
         cv2.setNumThreads(0)  # as in a worker of the data loader
         torch.set_num_threads(1)
-        stages = _time_stages(pipelines, samples, rounds)
-        rates = _time_loaders(pipelines, loader, images, rounds, workers)
+        stages = _time_stages(pipelines, samples, args.rounds)
+        rates = _time_loaders(pipelines, loader, args.samples, args.rounds, args.workers)
     finally:
         cv2.setNumThreads(threads[0])
         torch.set_num_threads(threads[1])
-    totals = {name: sum(times.values()) for name, times in stages.items()}
-    return {
-        'config': cfg.filename,
-        'image': size,
-        'images': images,
-        'rounds': rounds,
-        'workers': workers,
-        'stages_ms': stages,
-        'total_ms': totals,
-        'speedup': {name: totals[MMSEG] / total for name, total in totals.items()},
-        'loader_images_s': rates,
-        **describe_machine('opencv-python-headless', 'albumentations', 'numpy', 'pillow'),
-    }
+    name, facts = Path(args.config).stem, {'size': size, 'samples': args.samples, 'runs': args.rounds}
+    one, several = facts | {'threads': 1}, facts | {'workers': args.workers}
+    totals = [Row(name, key, '', 'total', sum(times.values()), 'ms', one) for key, times in stages.items()]
+    missing = {'note': 'there is no cache of these images: `repvgg-seg cache-dataset` makes one'}
+    return [
+        *(Row(name, key, '', stage, ms, 'ms', one) for key, times in stages.items() for stage, ms in times.items()),
+        *totals,
+        *speed_ups(totals, lambda row: row.variant == MMSEG),
+        *(Row(name, key, '', THROUGHPUT, rate, 'images/s', several) for key, rate in rates.items()),
+        *([] if cached else [Row(name, CACHED, '', 'total', None, 'ms', one | missing)]),
+    ]
 
 
 Pipeline = list[dict[str, Any]]
@@ -191,48 +185,3 @@ def _time_loaders(
         rates[name] = batches * cfg.batch_size / (time.perf_counter() - start)
         del batch  # ends its workers
     return rates
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return the result as lines of text."""
-    names = list(result['stages_ms'])
-    stages = [stage for stage in (*STAGES, OTHER) if any(stage in result['stages_ms'][name] for name in names)]
-    lines = [f'{"ms an image, one thread":<28}' + ''.join(f'{name:>14}' for name in names)]
-    for stage in stages:
-        times = (result['stages_ms'][name].get(stage, 0.0) for name in names)
-        lines.append(f'{stage:<28}' + ''.join(f'{ms:>14.2f}' for ms in times))
-    lines.append(f'{"total":<28}' + ''.join(f'{result["total_ms"][name]:>14.2f}' for name in names))
-    lines.append(f'{"times as fast":<28}' + ''.join(f'{result["speedup"][name]:>14.2f}' for name in names))
-    rates = ''.join(f'{result["loader_images_s"][name]:>14.1f}' for name in names)
-    lines.append(f'{"images/s, {} workers".format(result["workers"]):<28}' + rates)
-    height, width = result['image']
-    lines.append(f'{result["images"]} images of {height}x{width}, {result["rounds"]} rounds; {result["device"]}')
-    if CACHED not in names:
-        lines.append('There is no cache of these images: tools/cache_dataset.py makes one.')
-    return '\n'.join(lines)
-
-
-def plot(result: dict[str, Any], path: str | Path) -> None:
-    """Draw the stages of each pipeline as one bar."""
-    import matplotlib
-
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-
-    names = list(result['stages_ms'])
-    figure, axes = plt.subplots(figsize=(7, 0.6 * len(names) + 1.2), layout='constrained')
-    left = np.zeros(len(names))
-    for stage in (*STAGES, OTHER):
-        times = np.array([result['stages_ms'][name].get(stage, 0.0) for name in names])
-        if times.any():
-            axes.barh(names, times, left=left, label=stage)
-            left += times
-    for y, total in enumerate(left):
-        axes.text(total, y, f' {total:.1f}', va='center')
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.12 * left.max())
-    axes.set_xlabel('ms an image, one thread')
-    axes.spines[['top', 'right']].set_visible(False)
-    axes.legend(frameon=False, fontsize='small', ncols=2, loc='lower right')
-    figure.savefig(path, dpi=110)
-    plt.close(figure)

@@ -1,12 +1,11 @@
-"""How fast images are decoded and augmented: this package's pipeline beside the authors', of PIL images."""
+"""The loading of ImageNet: this package's decoding and augmentation beside the authors', of PIL images."""
 
 from __future__ import annotations
 
 import argparse
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
@@ -16,66 +15,61 @@ from torchvision import transforms as pil_transforms
 from ..files import walk
 from ..pretrain.objective import MEAN, STD, normalise
 from ..pretrain.transforms import decode, train_transform
-from .machine import describe_machine
+from .report import THROUGHPUT, Row
 from .timing import measure_latency
 
 SUFFIXES = {'.jpg', '.jpeg', '.png'}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `tools/benchmark.py imagenet-data`."""
+    """Declare the options."""
     parser.add_argument('folder', type=Path, help='folder with images, in folders or not')
-    parser.add_argument('--images', type=int, default=64, help='at most so many of them (default: 64)')
+    parser.add_argument('--samples', type=int, default=64, help='at most so many of them (default: 64)')
     parser.add_argument('--resolution', type=int, default=224, help='training resolution (default: 224)')
     parser.add_argument('--runs', type=int, default=10, help='counted runs of each pipeline (default: 10)')
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
-    """Time what the command line asks for."""
-    paths = list(walk(args.folder, SUFFIXES))[: args.images]
-    return compare_pipelines(paths, resolution=args.resolution, runs=args.runs)
-
-
-def compare_pipelines(paths: Sequence[Path], *, resolution: int = 224, runs: int = 10) -> dict[str, Any]:
-    """Time both pipelines in turn on one core, from files in memory to a normalised batch, and their decoders alone.
-
-    Returns plain data: images per second (of the median) of each, and what it was measured on.
+def run(args: argparse.Namespace) -> list[Row]:
+    """Measure images per second (of the median) on one core, from files in memory to a normalised batch, and decoding.
 
     Raises:
         ValueError: there are no images.
     """
+    paths = list(walk(args.folder, SUFFIXES))[: args.samples]
     if not paths:
         raise ValueError(f'there is no image to decode: name a folder with {", ".join(sorted(SUFFIXES))} files')
     files = [path.read_bytes() for path in paths]
-    theirs = pil_transforms.Compose(
+    authors = pil_transforms.Compose(
         [
-            pil_transforms.RandomResizedCrop(resolution),
+            pil_transforms.RandomResizedCrop(args.resolution),
             pil_transforms.RandomHorizontalFlip(),
             pil_transforms.ToTensor(),
             pil_transforms.Normalize([m / 255 for m in MEAN], [s / 255 for s in STD]),
         ]
     )
-    ours = train_transform(resolution)
-    pipelines: dict[str, Callable[[], object]] = {
-        "authors' (PIL)": lambda: torch.stack([theirs(_pil(data)) for data in files]),
-        'ours (uint8 tensors)': lambda: normalise(torch.stack([ours(_decoded(data)) for data in files])),
-        'decoding, PIL': lambda: [_pil(data) for data in files],
-        'decoding, ours': lambda: [_decoded(data) for data in files],
+    ours = train_transform(args.resolution)
+    pipelines: dict[tuple[str, str], Callable[[], object]] = {
+        ("authors' (PIL)", 'whole'): lambda: torch.stack([authors(_pil(data)) for data in files]),
+        ('ours (uint8 tensors)', 'whole'): lambda: normalise(torch.stack([ours(_decoded(data)) for data in files])),
+        ("authors' (PIL)", 'decoding'): lambda: [_pil(data) for data in files],
+        ('ours (uint8 tensors)', 'decoding'): lambda: [_decoded(data) for data in files],
     }
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # as in the worker of a data loader
     try:
-        latencies = measure_latency(pipelines, runs=runs)
+        latencies = measure_latency(pipelines, runs=args.runs)
     finally:
         torch.set_num_threads(threads)
-    return {
-        'images': len(files),
-        'mean_bytes': sum(map(len, files)) / len(files),
-        'resolution': resolution,
-        'images_per_s': {name: 1e3 * len(files) / latency.p50_ms for name, latency in latencies.items()},
-        **describe_machine('torchvision', 'pillow'),
+    facts = {
+        'size': f'{args.resolution}x{args.resolution}',
         'threads': 1,
+        'samples': len(files),
+        'mean_kib': sum(map(len, files)) / len(files) / 1024,
     }
+    return [
+        Row(*key, '', THROUGHPUT, 1e3 * len(files) / latency.p50_ms, 'images/s', facts | {'runs': args.runs})
+        for key, latency in latencies.items()
+    ]
 
 
 def _pil(data: bytes) -> Image.Image:
@@ -84,11 +78,3 @@ def _pil(data: bytes) -> Image.Image:
 
 def _decoded(data: bytes) -> Tensor:
     return decode(data, 'an image of the benchmark')
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return the result as lines of text."""
-    lines = [f'{"":>22}{"images/s":>10}']
-    lines += [f'{name:>22}{speed:>10.1f}' for name, speed in result['images_per_s'].items()]
-    images = f'{result["images"]} images of {result["mean_bytes"] / 1024:.0f} KiB to {result["resolution"]} pixels'
-    return '\n'.join([*lines, f'{images}; {result["device"]}, one thread'])

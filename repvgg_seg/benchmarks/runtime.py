@@ -1,14 +1,14 @@
-"""What a Segmenter adds to the bare graph, what its stream gains over a loop, and the memory of tiled images."""
+"""A Segmenter with the bare graph, its stream with a loop, and the memory that tiled images take."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import itertools
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,18 @@ from PIL import Image
 from ..cli import add_trust
 from ..runtime.images import Array
 from ..runtime.segmenter import Segmenter
-from .machine import describe_machine
 from .memory import peak_memory
+from .report import THROUGHPUT, Row
+from .runtimes import runtimes
 from .timing import measure_latency
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of `tools/benchmark.py runtime`."""
+    """Declare the options."""
     parser.add_argument('model', help='what tools/export.py wrote')
     parser.add_argument('--backend', default='auto', help='openvino, onnxruntime or torch (default: auto)')
     parser.add_argument('--runs', type=int, default=20, help='counted runs of each candidate (default: 20)')
-    parser.add_argument('--images', type=int, default=48, help='files that go through loop and stream (default: 48)')
+    parser.add_argument('--samples', type=int, default=48, help='files that go through loop and stream (default: 48)')
     parser.add_argument(
         '--squares', type=int, nargs='*', default=[2000, 8000, 20000], metavar='PIXELS',
         help='sides of the images whose memory is measured (default: 2000 8000 20000)',
@@ -38,21 +39,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
-def run(args: argparse.Namespace) -> dict[str, Any]:
+def run(args: argparse.Namespace) -> list[Row]:
     """Measure what the command line asks for."""
     segmenter = Segmenter(args.model, backend=args.backend, trust=args.trust)
-    facts = segmenter.metadata
+    [name] = [
+        runtime.name
+        for runtime in runtimes().values()
+        if (runtime.engine, runtime.precision) == (segmenter.backend, segmenter.metadata.precision)
+    ]
+    what, size = Path(args.model).name, 'x'.join(map(str, segmenter.size))
+    facts: dict[str, Any] = {'size': size, 'batch': segmenter.batch}
     with tempfile.TemporaryDirectory() as folder:
-        return {
-            'model': Path(args.model).name,
-            'backend': segmenter.backend,
-            'precision': facts.precision,
-            'input': [1, *facts.size, 3],
-            'latency': _latency(segmenter, Path(folder), args.runs),
-            'images_per_second': _streams(args.model, segmenter, Path(folder), args.images) if args.images else {},
-            'memory': [_memory(args.model, segmenter.backend, side) for side in args.squares],
-            **describe_machine('openvino', 'onnxruntime', 'numpy', 'pillow'),
-        }
+        latencies = measure_latency(_calls(segmenter, Path(folder)), runs=args.runs)
+        rates = _streams(args.model, segmenter, Path(folder), args.samples) if args.samples else {}
+    rows = [latency.row(what, variant, name, **facts) for variant, latency in latencies.items()]
+    bare = rows[0].value or 1
+    rows += [row.derived('time of the bare graph', row.value / bare, 'x') for row in rows[1:] if row.value]
+    rows += [Row(what, variant, name, THROUGHPUT, rate, 'images/s', facts) for variant, rate in rates.items()]
+    for side in args.squares:
+        rows += _square(what, name, args.model, segmenter.backend, side)
+    return rows
 
 
 def _scene(height: int, width: int) -> Array:
@@ -63,23 +69,25 @@ def _scene(height: int, width: int) -> Array:
     return cv2.add(smooth, generator.integers(0, 12, (height, width, 3), np.uint8))
 
 
-def _latency(segmenter: Segmenter, folder: Path, runs: int) -> dict[str, Any]:
-    """Time the runtime's own call on a ready batch, the Segmenter on an array and on a file."""
+def _calls(segmenter: Segmenter, folder: Path) -> dict[str, Callable[[], object]]:
+    """Return the runtime's own call on a ready batch, and the Segmenter's on an array and on files."""
     image = _scene(*segmenter.size)
     model: Any = segmenter._model
     batch = np.ascontiguousarray(np.broadcast_to(image, (segmenter.batch, *image.shape)))
-    bare: Callable[[], object]
     if segmenter.backend == 'openvino':
         request = model._compiled.create_infer_request()
-        bare = lambda: request.infer([batch], share_inputs=True, share_outputs=True)  # noqa: E731
+        bare = functools.partial(request.infer, [batch], share_inputs=True, share_outputs=True)
     else:
-        bare = lambda: model.infer(batch)  # noqa: E731
-    candidates = {'bare graph': bare, 'Segmenter(array)': lambda: segmenter(image)}
+        bare = functools.partial(model.infer, batch)
+    calls: dict[str, Callable[[], object]] = {
+        'bare graph': bare,
+        'Segmenter, array': functools.partial(segmenter, image),
+    }
     for suffix in ('jpg', 'png'):
         path = folder / f'scene.{suffix}'
         Image.fromarray(image).save(path)
-        candidates[f'Segmenter({suffix} file)'] = lambda path=path: segmenter(path)  # type: ignore[misc]
-    return {name: asdict(value) for name, value in measure_latency(candidates, runs=runs).items()}
+        calls[f'Segmenter, {suffix} file'] = functools.partial(segmenter, path)
+    return calls
 
 
 def _streams(model: str, segmenter: Segmenter, folder: Path, number: int) -> dict[str, float]:
@@ -105,13 +113,16 @@ def _streams(model: str, segmenter: Segmenter, folder: Path, number: int) -> dic
     return {name: number / (value.p50_ms / 1e3) for name, value in seconds.items()}
 
 
-def _memory(model: str, backend: str, side: int) -> dict[str, Any]:
-    """Return what segmenting a square takes beside the image and the mask, in a process of its own."""
+def _square(what: str, runtime: str, model: str, backend: str, side: int) -> list[Row]:
+    """Return time and memory of segmenting a square image in tiles, in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
-        return pool.submit(_segment_square, model, backend, side).result()
+        seconds, given, growth = pool.submit(_segment_square, model, backend, side).result()
+    figures = [('time', seconds, 's'), ('image and mask', given, 'MiB'), ('memory beside them', growth, 'MiB')]
+    facts = {'size': f'{side}x{side}', 'note': 'this system does not tell' if growth is None else 'in tiles'}
+    return [Row(what, f'square of {side}x{side}', runtime, *figure, facts) for figure in figures]
 
 
-def _segment_square(model: str, backend: str, side: int) -> dict[str, Any]:
+def _segment_square(model: str, backend: str, side: int) -> tuple[float, float, float | None]:
     segmenter = Segmenter(model, backend=backend, trust=True)  # `run` has opened it before
     image, mask = np.empty((side, side, 3), np.uint8), np.ones((side, side), np.uint8)
     scene = _scene(512, 1024)
@@ -121,27 +132,4 @@ def _segment_square(model: str, backend: str, side: int) -> dict[str, Any]:
     segmenter(scene)  # what the runtime allocates at its first run is no matter of the image
     start = time.perf_counter()
     _, growth = peak_memory(lambda: segmenter(image, out=mask))
-    return {
-        'side': side,
-        'seconds': time.perf_counter() - start,
-        'image_and_mask_mb': (image.nbytes + mask.nbytes) / 2**20,
-        'growth_mb': growth,
-    }
-
-
-def table(result: dict[str, Any]) -> str:
-    """Return the result as lines of text."""
-    latency = result['latency']
-    bare = latency['bare graph']['p50_ms']
-    lines = [f'{"":<24}{"p50 ms":>9}{"p95 ms":>9}{"ratio":>7}']
-    for name, t in latency.items():
-        lines.append(f'{name:<24}{t["p50_ms"]:>9.2f}{t["p95_ms"]:>9.2f}{t["p50_ms"] / bare:>7.3f}')
-    lines += [f'{name:<24}{value:>9.1f} images/s' for name, value in result['images_per_second'].items()]
-    for entry in result['memory']:
-        name, growth = f'{entry["side"]} x {entry["side"]}', entry['growth_mb']
-        more = f'{"unknown" if growth is None else round(growth, 1):>9} MB'
-        lines.append(
-            f'{name:<24}{more} beside {entry["image_and_mask_mb"]:.0f} of image and mask, {entry["seconds"]:.1f} s'
-        )
-    size = 'x'.join(map(str, result['input']))
-    return '\n'.join([*lines, f'{result["backend"]}, {result["precision"]}, {size}; {result["device"]}'])
+    return time.perf_counter() - start, (image.nbytes + mask.nbytes) / 2**20, growth

@@ -6,10 +6,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
+
+from .report import LATENCY, Row
+
+Key = TypeVar('Key')
 
 
 @dataclass(frozen=True)
@@ -21,10 +26,15 @@ class Latency:
     p95_ms: float
     runs: int
 
+    def row(self, what: str, variant: str, runtime: str, metric: str = LATENCY, **extra: Any) -> Row:
+        """Return the median as a row, which holds the others as well."""
+        extra |= {'runs': self.runs, 'min': self.min_ms, 'p95': self.p95_ms}
+        return Row(what, variant, runtime, metric, self.p50_ms, 'ms', extra)
+
 
 def measure_latency(
-    candidates: Mapping[str, Callable[[], object]], *, runs: int = 10, warmup: int = 2
-) -> dict[str, Latency]:
+    candidates: Mapping[Key, Callable[[], object]], *, runs: int = 10, warmup: int = 2
+) -> dict[Key, Latency]:
     """Time `candidates` in turn, A B A B …, `runs` rounds after `warmup` rounds that are not counted.
 
     Each call ends with a synchronisation of the GPU, if there is one. A progress bar is drawn on stderr.
@@ -34,16 +44,16 @@ def measure_latency(
     """
     if not candidates or runs < 1:
         raise ValueError('measure_latency needs at least one candidate and one run')
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    seconds: dict[Key, list[float]] = {key: [] for key in candidates}
     for round_ in track(range(warmup + runs), 'timing', console=Console(stderr=True), transient=True):
-        for name, candidate in candidates.items():
+        for key, candidate in candidates.items():
             start = time.perf_counter()
             candidate()
             if torch.cuda.is_available():
                 torch.cuda.synchronize()
             if round_ >= warmup:
-                seconds[name].append(time.perf_counter() - start)
-    return {name: _summary(values) for name, values in seconds.items()}
+                seconds[key].append(time.perf_counter() - start)
+    return {key: _summary(values) for key, values in seconds.items()}
 
 
 def _summary(seconds: list[float]) -> Latency:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from repvgg_seg.apps import cache_dataset
 from repvgg_seg.apps.config import load_config
+from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.openmmlab import image_cache
 from tests.conftest import tool
 
@@ -234,22 +235,23 @@ def test_a_pipeline_that_would_not_read_it_is_told(repo, data, capsys) -> None:
 
 def test_the_benchmark_shows_mmsegs_pipeline_beside_ours(data, argv, tmp_path, capsys) -> None:
     small = ['train_dataloader.batch_size=1', 'train_dataloader.dataset.pipeline.2.scale=(128,64)']
-    options = ['--images', '2', '--rounds', '1', '--workers', '1', '--json', str(tmp_path / 'data.json')]
+    options = ['--samples', '2', '--rounds', '1', '--workers', '1', '--json', str(tmp_path / 'data.json')]
     assert tool('benchmark')(['data', argv[0], *options, *argv[1:], *small]) == 0
-    assert 'There is no cache of these images' in capsys.readouterr().out
+    assert 'not measured: (there is no cache of these images' in capsys.readouterr().out
     cache_dataset.build_cache(plan(argv))
-    plotted = [*options, '--plot', str(tmp_path / 'data.png')]
-    assert tool('benchmark')(['data', argv[0], *plotted, *argv[1:], *small]) == 0
-    said = capsys.readouterr().out
-    result = json.loads((tmp_path / 'data.json').read_text())
-    assert list(result['stages_ms']) == ['mmseg', 'ours', 'ours, cached'] and result['image'] == [64, 128]
-    for name, stages in result['stages_ms'].items():
-        assert 'other' not in stages and sum(stages.values()) == pytest.approx(result['total_ms'][name])
-        assert result['speedup'][name] == pytest.approx(result['total_ms']['mmseg'] / result['total_ms'][name])
-        assert result['loader_images_s'][name] > 0 and f'{result["total_ms"][name]:.2f}' in said
-    assert cv2.imread(str(tmp_path / 'data.png')) is not None
-    assert tool('benchmark')(['data', argv[0], '--images', '0', *argv[1:]]) == 2
-    assert 'there is nothing to time with 0 images' in capsys.readouterr().err
+    assert tool('benchmark')(['data', argv[0], *options, *argv[1:], *small]) == 0
+    rows = Report.read((tmp_path / 'data.json').read_text()).rows
+    stages = {row.metric for row in rows if row.unit == 'ms' and row.metric != 'total'}
+    assert stages == {'image', 'mask', 'resize and crop', 'flip', 'photometric', 'pack'}
+    value = {(row.variant, row.metric): row.value for row in rows}
+    for name in ('mmseg', 'ours', 'ours, cached'):
+        assert value[name, 'total'] == pytest.approx(sum(value[name, stage] for stage in stages))
+        assert value[name, 'throughput'] > 0
+        if name != 'mmseg':
+            assert value[name, 'speed-up, total'] == pytest.approx(value['mmseg', 'total'] / value[name, 'total'])
+    assert rows[0].extra['size'] == '64x128'
+    assert tool('benchmark')(['data', argv[0], '--samples', '0', *argv[1:]]) == 2
+    assert 'there is nothing to time with 0 samples' in capsys.readouterr().err
     demo = argv[0].replace('pspnet_repvgg_b2_cityscapes', 'pspnet_repvgg_a0_demo')
     assert tool('benchmark')(['data', demo, *argv[1:]]) == 2
     assert "mmseg's own transforms: there is nothing to compare" in capsys.readouterr().err

@@ -15,6 +15,7 @@ from mmengine.config import Config
 
 from repvgg_seg import VARIANTS, RepVGG, RepVGGClassifier, load_weights
 from repvgg_seg.apps import pretrain_imagenet as pretraining
+from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.models import variants
 from repvgg_seg.models.weight_decay import undecayed
 from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor, imagenet
@@ -289,12 +290,16 @@ def test_the_deployed_form_is_made_and_evaluated_on_its_own(folders, pretrained,
 def test_finished_trainings_are_compared_in_both_forms(folders, pretrained, tmp_path, capsys) -> None:
     argv = ['pretraining', str(pretrained), '--data-root', str(folders), '--json', str(tmp_path / 'r.json')]
     assert tool('benchmark')([*argv, '--plot', str(tmp_path / 'r.png')]) == 0
-    [training] = json.loads((tmp_path / 'r.json').read_text())['trainings'].values()
-    assert list(training['top1']) == list(training['top1_averaged']) == ['1', '2'] and training['custom_l2']
+    rows = Report.read((tmp_path / 'r.json').read_text()).rows
     top1 = weights(pretrained)['meta']['top1']
-    assert training['top1']['2'] == pytest.approx(top1, abs=0.01)
-    assert [form['top1'] for form in training['final'].values()] == pytest.approx([top1, top1])
-    assert f'train-time {top1:.2f}, deployed {top1:.2f}' in capsys.readouterr().out
+    for metric in ('top-1', 'top-1 of averaged weights'):
+        epochs = [row for row in rows if row.metric == metric and row.variant.startswith('epoch')]
+        assert [row.variant for row in epochs] == ['epoch 1', 'epoch 2']
+    assert next(row.value for row in rows if row.variant == 'epoch 2') == pytest.approx(top1, abs=0.01)
+    final = {row.variant: row for row in rows if row.metric == 'top-1' and not row.variant.startswith('epoch')}
+    assert list(final) == ['train-time', 'deployed']
+    assert [row.value for row in final.values()] == pytest.approx([top1, top1])
+    assert final['deployed'].extra['custom_l2'] and 'top-5, %' in capsys.readouterr().out
     assert (tmp_path / 'r.png').stat().st_size > 5000
     assert tool('benchmark')(['pretraining', str(tmp_path), '--data-root', str(folders)]) == 2
     assert 'holds no finished pretraining' in capsys.readouterr().err

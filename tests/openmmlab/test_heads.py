@@ -1,5 +1,4 @@
 import copy
-import json
 import pickle
 import re
 import runpy
@@ -16,8 +15,7 @@ from repvgg_seg.apps.config import build_segmentor, load_config
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
 from repvgg_seg.runtime.backends import openvino_core
-from repvgg_seg.runtime.precision import Precision
-from tests.conftest import randomise, relative, tool
+from tests.conftest import randomise, relative
 
 register_all_modules()
 
@@ -371,39 +369,3 @@ def test_the_example_folds_a_stock_pspnet(repo, capsys) -> None:
     assert float(re.search(r'largest relative deviation: (\S+)', said)[1]) < 1e-5
     plain, folded = (float(gflop) for gflop in re.findall(r'(\d+) GFLOP', said))
     assert folded < 0.8 * plain
-
-
-def test_the_benchmark_times_both_forms_and_draws_them(tiny_config, tmp_path, capsys, monkeypatch) -> None:
-    fold(monkeypatch)
-    sizes = ['--size', '64x128', '--train-size', '32x64', '--runs', '1', '--runtimes', 'torch float32,torch bfloat16']
-    arguments = ['heads', str(tiny_config), *sizes, '--channels', '64']
-    assert tool('benchmark')([*arguments, '--json', str(tmp_path / 'r.json'), '--plot', str(tmp_path / 'r.png')]) == 0
-    results = json.loads((tmp_path / 'r.json').read_text())['results']
-    assert [r['what'] for r in results] == ['network', 'head', 'training step']
-    for result in results:
-        assert set(result['runtimes']) == {'torch float32', 'torch bfloat16'}
-        if result['what'] != 'training step':  # here on a map of 2x4, where there is nothing to save
-            assert result['gflop']['folded'] < result['gflop']['plain']
-        for timed in result['runtimes'].values():
-            assert timed['speedup'] == timed['plain']['p50_ms'] / timed['folded']['p50_ms']
-            assert 0 < timed['share_of_peak']['plain'] < 1
-    # A map of 4x8 (output stride 16): the bottleneck, four 1x1 convolutions of 50 cells in all, the classifier.
-    operations = 2 * (9 * (1280 + 4 * 64) * 64 * 32 + 1280 * 64 * 50 + 64 * 19 * 32)
-    assert results[1]['gflop']['plain'] == pytest.approx(operations / 1e9, rel=1e-6)
-    assert 'training step, 2x3x32x64' in capsys.readouterr().out
-    assert (tmp_path / 'r.png').read_bytes().startswith(b'\x89PNG')
-
-
-def test_the_benchmark_refuses_configs_without_such_a_head(tiny_config, tmp_path, capsys, monkeypatch) -> None:
-    path = tmp_path / 'fcn.py'
-    path.write_text(
-        f"_base_ = ['{tiny_config}']\n"
-        "model = dict(decode_head=dict(_delete_=True, type='FCNHead', in_channels=1280, in_index=3, channels=8, "
-        'num_classes=19))\n'
-    )
-    assert tool('benchmark')(['heads', str(path)]) == 2
-    assert 'has no PSP or UPer head to fold' in capsys.readouterr().err
-    monkeypatch.setattr(Precision, 'fast_on_this_cpu', lambda row: False)
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    assert tool('benchmark')(['heads', str(path), '--runtimes', 'torch bfloat16']) == 2
-    assert 'there is nothing to time: none of torch bfloat16 runs here' in capsys.readouterr().err

@@ -75,7 +75,7 @@ def test_nothing_in_a_pt2_file_runs_without_trust(hostile, tmp_path, capsys) -> 
         open_model(path, 'torch', 'cpu', 'latency')
     for name, argv in (
         ('predict', [path, tmp_path / 'image.png', '--out', tmp_path / 'out']),
-        ('benchmark', ['runtime', path, '--images', '0', '--squares']),
+        ('benchmark', ['runtime', path, '--samples', '0', '--squares']),
     ):
         assert 'say trust=True (--trust)' in fails(capsys, name, *argv)
     assert not marker.exists()
@@ -91,7 +91,7 @@ def test_a_trusted_pt2_file_opens_everywhere(local_files, tmp_path) -> None:
     path_of_image = tmp_path / 'image.png'
     Image.fromarray(image).save(path_of_image)
     assert tool('predict')([path, str(path_of_image), '--out', str(tmp_path / 'out'), '--trust']) == 0
-    argv = ['runtime', path, '--trust', '--runs', '1', '--images', '0', '--squares', '100']
+    argv = ['runtime', path, '--trust', '--runs', '1', '--samples', '0', '--squares', '100']
     assert tool('benchmark')(argv) == 0
 
 
