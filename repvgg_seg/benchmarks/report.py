@@ -61,9 +61,10 @@ class Report:
     rows: list[Row]
 
     def write(self, path: StrPath) -> None:
-        """Write it as JSON."""
-        rows = [{**_facts(row), **row.extra} for row in self.rows]
-        write_text(json.dumps(_facts(self) | {'rows': rows}, indent=1) + '\n', path)
+        """Write it as JSON, with a line a row."""
+        rows = ',\n  '.join(json.dumps({**_facts(row), **row.extra}) for row in self.rows)
+        head = json.dumps({name: value for name, value in _facts(self).items() if name != 'rows'}, indent=1)
+        write_text(f'{head[:-2]},\n "rows": [\n  {rows}\n ]\n}}\n', path)
 
     @classmethod
     def read(cls, text: str) -> Report:
