@@ -200,7 +200,7 @@ def _command(options: dict[str, Any]) -> str:
     usual = {name: parameter.default for name, parameter in inspect.signature(export_model).parameters.items()}
     words = ['repvgg-seg', 'export', str(options['model_dir'])]
     for name, value in options.items():
-        if name not in ('model_dir', 'keep_float') and value != usual[name]:
+        if name not in ('model_dir', 'keep_float') and value not in (usual[name], {}):
             words += [_flag(name), *([] if value is True else _words(value))]
     return shlex.join(words)
 

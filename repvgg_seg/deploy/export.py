@@ -185,7 +185,7 @@ def export_segmentor(
             progress.advance(task, new)
         figures = parity.summary()
         _require_parity(path, figures)
-        report = {'file': path.name, 'to': to, 'parity': figures}
+        report: dict[str, Any] = {'file': path.name, 'to': to, 'parity': figures}
         if calibration:
             progress.stop()  # what follows has its own
             metadata = replace(metadata, precision='int8')

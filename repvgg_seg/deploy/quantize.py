@@ -353,7 +353,7 @@ def quantize(
     number = sum(1 for _ in batches)
     before = calibration.evaluate(path) if calibration.evaluate else None
     expected = run(cut(path, path.with_stem(f'{path.stem}_logits')))
-    keep, ranking = list(calibration.keep_float), {}
+    keep, ranking = list(calibration.keep_float), dict[str, float]()
     while True:
         quantize_file(path, out, batches, number, keep_float=keep)
         found = run(cut(out, path.with_stem(f'{path.stem}_int8_logits')))

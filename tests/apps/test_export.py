@@ -235,17 +235,8 @@ def test_int8_is_calibrated_on_training_images_and_judged_on_the_val_set(
     deployed, tiny_config, demo_data, tmp_path, capsys
 ) -> None:
     path = tmp_path / 'm.xml'
-    argv = [
-        deployed,
-        '--to',
-        'openvino',
-        '--precision',
-        'int8',
-        '--calibration',
-        tiny_config,
-        '--calibration-images',
-        3,
-    ]
+    argv = [deployed, '--to', 'openvino', '--precision', 'int8', '--calibration', tiny_config]
+    argv += ['--calibration-images', 3]
     argv += ['--max-drop', 100, '--min-agreement', 0.5, '--out', path]
     assert tool('export')([str(arg) for arg in argv]) == 0
     lines = capsys.readouterr().out
@@ -275,9 +266,7 @@ def test_a_folder_has_no_labels_so_agreement_is_demanded(deployed, demo_data, tm
     )
 
 
-def test_what_int8_needs_is_told_before_anything_is_computed(
-    capsys, deployed, tiny_config, demo_data, tmp_path
-) -> None:
+def test_what_int8_needs_is_told_before_it_is_computed(capsys, deployed, tiny_config, demo_data, tmp_path) -> None:
     def said(*options: object, model=deployed, to='openvino', precision='int8') -> str:
         return fails(capsys, 'export', model, '--to', to, '--precision', precision, *options)
 

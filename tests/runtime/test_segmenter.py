@@ -21,7 +21,8 @@ from PIL import ExifTags, Image
 
 from repvgg_seg import Segmenter
 from repvgg_seg.files import FileError
-from repvgg_seg.runtime import backends, precision
+from repvgg_seg.runtime import backends
+from repvgg_seg.runtime import precision as precisions
 from repvgg_seg.runtime.metadata import KEY, Preparation
 from tests.local_graph import METADATA, LocalGraph, images, local_logits, to_openvino, truth
 
@@ -555,11 +556,11 @@ def test_a_pickled_segmenter_opens_its_file_again(local_files, tmp_path, monkeyp
 def test_int8_without_instructions_for_it_is_told(tmp_path, monkeypatch) -> None:
     path = to_openvino(tmp_path / 'x.xml', replace(METADATA, precision='int8'))
     for flags in (['avx512_vnni'], ['amx_int8'], ['avx_vnni'], ['i8mm']):
-        monkeypatch.setattr(precision, 'cpu', lambda flags=flags: ('a CPU', flags))
+        monkeypatch.setattr(precisions, 'cpu', lambda flags=flags: ('a CPU', flags))
         with warnings.catch_warnings():
             warnings.simplefilter('error')
             Segmenter(path)
-    monkeypatch.setattr(precision, 'cpu', lambda: ('a CPU', []))
+    monkeypatch.setattr(precisions, 'cpu', lambda: ('a CPU', []))
     with pytest.warns(UserWarning, match=r'x\.xml computes in int8, .* it may be slower than the float32 file'):
         assert np.array_equal(Segmenter(path)(images(64, 96)[0]), truth(images(64, 96)[0]))
 
