@@ -83,7 +83,7 @@ def export_model(
 
     int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
     taken; on its val set the mIoU may fall by `max_drop`, 1 point by default. Of a folder, which has no labels,
-    `min_agreement` of the pixels, 97 % by default, must keep their class. The rest: see `Calibration`.
+    `min_agreement` of the pixels, 90 % by default, must keep their class. The rest: see `Calibration`.
 
     Raises:
         FileNotFoundError: the folder, a file in it, or the images are not there.
