@@ -14,7 +14,7 @@ from repvgg_seg import Segmenter
 from repvgg_seg.deploy import export, quantize
 from repvgg_seg.deploy.convert import convert_segmentor
 from repvgg_seg.deploy.export import export_segmentor
-from repvgg_seg.deploy.graph import InferenceGraph, input_channels
+from repvgg_seg.deploy.graph import InferenceGraph
 from repvgg_seg.deploy.quantize import (
     QUANTIZERS,
     Calibration,
@@ -223,8 +223,6 @@ def test_what_cannot_be_quantized(tmp_path) -> None:
     openvino.save_model(model, tmp_path / 'm.xml')
     with pytest.raises(ValueError, match='the model has no convolution: there is nothing to quantize'):
         quantize_file(tmp_path / 'm.xml', tmp_path / 'q.xml', BATCHES)
-    with pytest.raises(ValueError, match='Identity has no convolution, so it is no network of images'):
-        input_channels(torch.nn.Identity())
     model = convert_segmentor(segmentor())
     for to, suffix in (('openvino', 'xml'), ('exported-program', 'pt2')):
         with pytest.raises(
