@@ -395,8 +395,11 @@ def quantize(
         keep = [*keep, *worst[: max(1, len(keep) - len(calibration.keep_float))]]  # 1, 2, 4, ... of the worst
         if not calibration.accuracy_control or len(keep) >= len(ranking):
             advice = _advice(ranking, calibration)
-            message = f'int8 loses too much: {_reason(report)}; {advice} keeps the worst layers in float'
-            raise QuantizationRefused(message, report | {'sensitivity': ranking, 'command': advice})
+            raise QuantizationRefused(
+                f'int8 loses too much and was not written: {_reason(report)}; '
+                f'to keep the worst layers in float: {advice}',
+                report | {'sensitivity': ranking, 'command': advice},
+            )
 
 
 def _reason(report: dict[str, Any]) -> str:

@@ -254,7 +254,7 @@ def test_a_folder_has_no_labels_so_agreement_is_demanded(deployed, demo_data, tm
     images = demo_data / 'leftImg8bit/train'
     export.export_model(
         deployed, 'onnx', precision='int8', calibration=str(images), calibration_images=4, size=(64, 128), batch=None,
-        out=tmp_path / 'my model.onnx', accuracy_control=True, keep_float=['a', 'b'],
+        out=tmp_path / 'my model.onnx', accuracy_control=True, keep_float=['a', 'b'], cfg_options={},
     )  # fmt: skip
     calibration = asked['calibration']
     every = sorted(str(path) for path in images.rglob('*.png'))
