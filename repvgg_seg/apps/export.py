@@ -2,21 +2,25 @@
 
     python tools/export.py work_dirs/demo --to onnx
     python tools/export.py work_dirs/demo/deploy --to openvino --size 512x1024 --precision bf16
+    python tools/export.py work_dirs/demo --to openvino --precision int8 --calibration configs/pspnet_repvgg_a0_demo.py
 
 The model is a folder that tools/convert_deploy.py wrote, or a work directory or checkpoint of a training, which is
 converted into its folder `deploy` before.
 
 The file takes uint8 images (N, H, W, C), of three channels in RGB, and returns class indices (N, H, W); classes,
 palette, size, versions and the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from
-the original; a file that is further off than it may be is not written.
+the original; a file that is further off than it may be is not written. docs/quantization.md tells about int8.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
+import inspect
 import json
+import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,15 +35,22 @@ from .. import files
 from ..cli import image_size
 from ..deploy.convert import is_deployed
 from ..deploy.export import TARGETS, export_segmentor
+from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT, Calibration
+from ..openmmlab.datasets import inner_data_sets, is_labelled
+from ..runtime.backends import KINDS
 from ..runtime.images import SUFFIXES, read_image
 from ..runtime.metadata import DYNAMIC, FITS, INTERPOLATIONS, OUTPUTS, Fit, Output, Preparation
 from ..runtime.precision import PRECISIONS
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights
-from .config import add_cfg_options, build_segmentor, find_checkpoint, load_config
+from .check_dataset import check_data, spread
+from .config import add_cfg_options, build_segmentor, find_checkpoint, is_config, load_config
 from .convert_deploy import convert_segmentor_checkpoint
+from .test import evaluate_file
 
 Size = tuple[int, int]  # (H, W)
+
+CALIBRATION_IMAGES = 300  # at most, unless another number is asked for
 
 
 def export_model(
@@ -55,6 +66,12 @@ def export_model(
     images: str | Path | None = None,
     out: str | Path | None = None,
     cfg_options: dict[str, Any] | None = None,
+    calibration: str | Path | None = None,
+    calibration_images: int | None = None,
+    max_drop: float | None = None,
+    min_agreement: float | None = None,
+    keep_float: Sequence[str] = (),
+    accuracy_control: bool = False,
 ) -> tuple[Path, dict[str, Any]]:
     """Export the model in `model_dir`, see `export_segmentor`; return the path of the file, and the report.
 
@@ -64,11 +81,16 @@ def export_model(
     val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
     name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
 
+    int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
+    taken; on its val set the mIoU may fall by `max_drop`, 1 point by default. Of a folder, which has no labels,
+    `min_agreement` of the pixels, 90 % by default, must keep their class. The rest: see `Calibration`.
+
     Raises:
         FileNotFoundError: the folder, a file in it, or the images are not there.
         ImportError: a package that writes or runs such files is not installed.
         ValueError: the folder holds something else, or see `export_segmentor`. Nothing has been written then.
     """
+    asked = _calibration(dict(locals()))
     model_dir = converted(model_dir, cfg_options)
     cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options)
     if to in TARGETS and out is None:
@@ -99,17 +121,110 @@ def export_model(
         preparation=preparation,
         fit=fit,
         images=[read_image(path) for path in _image_files(images)],
+        calibration=asked,
     )
     return path, report | {'sizes': sizes}
+
+
+def _calibration(options: dict[str, Any]) -> Calibration | None:
+    """Return what int8 is calibrated and judged with, of the arguments of `export_model`."""
+    path, drop, agreement = options['calibration'], options['max_drop'], options['min_agreement']
+    given = [name for name in INT8_OPTIONS if options[name] not in (None, (), [], False)]
+    if options['precision'] != 'int8' or options['precision'] not in TARGETS[options['to']].precisions:
+        if given and options['precision'] != 'int8':
+            raise ValueError(f'{_flag(given[0])} is for --precision int8, and {options["precision"]} was asked for')
+        return None
+    if path is None:
+        raise ValueError('int8 needs images: name a config, or a folder of images, with --calibration')
+    evaluate = None
+    if is_config(path):
+        cfg = load_config(path)
+        images, evaluate = _training_images(cfg, path), _evaluation(cfg, path)
+    elif drop is not None:
+        raise ValueError(
+            f'{path} has no labels, which --max-drop needs: name a config with --calibration, or demand agreement with '
+            '--min-agreement'
+        )
+    else:
+        images = [str(image) for image in _image_files(path)]
+        agreement = MIN_AGREEMENT if agreement is None else agreement
+    number = options['calibration_images']
+    if number is not None and not 1 <= number <= len(images):
+        raise ValueError(
+            f'{number} images were asked for, and {path} has {len(images)} to calibrate with: '
+            f'choose --calibration-images from 1 to {len(images)}'
+        )
+    return Calibration(
+        images=spread(images, number or CALIBRATION_IMAGES),
+        min_agreement=agreement,
+        evaluate=evaluate,
+        max_drop=MAX_DROP if drop is None else drop,
+        keep_float=options['keep_float'],
+        accuracy_control=options['accuracy_control'],
+        command=_command(options),
+    )
+
+
+def _training_images(cfg: Config, path: str | Path) -> list[str]:
+    if 'train_dataloader' not in cfg:
+        raise ValueError(f'{path} has no train_dataloader, whose images int8 is calibrated with: name another config')
+    register_all_modules()
+    check_data(cfg, 'train_dataloader')
+    images = []
+    for part in inner_data_sets(cfg.train_dataloader.dataset):
+        data = DATASETS.build({**part, 'pipeline': []})
+        images += [data.get_data_info(index)['img_path'] for index in range(len(data))]
+    return images
+
+
+def _evaluation(cfg: Config, path: str | Path) -> Callable[[Path], float]:
+    """Return a function that evaluates a file on the val set of `cfg`."""
+    if 'val_dataloader' not in cfg or not all(map(is_labelled, inner_data_sets(cfg.val_dataloader.dataset))):
+        raise ValueError(f'{path} has no val set with labels to measure the mIoU on: name a folder of images instead')
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+    check_data(cfg, 'test_dataloader')
+    return lambda file: float(evaluate_file(copy.deepcopy(cfg), file)['mIoU'])
+
+
+INT8_OPTIONS = (
+    'calibration', 'calibration_images', 'max_drop', 'min_agreement', 'keep_float', 'accuracy_control'
+)  # fmt: skip
+
+
+def _flag(name: str) -> str:
+    return '--' + name.replace('_', '-')
+
+
+def _command(options: dict[str, Any]) -> str:
+    """Return the command line that calls `export_model` with `options`, but for the layers that are kept in float."""
+    usual = {name: parameter.default for name, parameter in inspect.signature(export_model).parameters.items()}
+    words = ['repvgg-seg', 'export', str(options['model_dir'])]
+    for name, value in options.items():
+        if name not in ('model_dir', 'keep_float') and value not in (usual[name], {}):
+            words += [_flag(name), *([] if value is True else _words(value))]
+    return shlex.join(words)
+
+
+def _words(value: Any) -> list[str]:
+    if isinstance(value, tuple):
+        return ['x'.join(map(str, value))]
+    if isinstance(value, dict):
+        return [f'{key}={part}'.replace(' ', '') for key, part in value.items()]
+    return [DYNAMIC if value is None else str(value)]
 
 
 def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
     """Return the folder of the deployed model: `path` itself or, of a training, its folder `deploy`, made if need be.
 
     Raises:
-        FileNotFoundError, ValueError: see `convert_segmentor_checkpoint`.
+        FileNotFoundError, ValueError: see `convert_segmentor_checkpoint`; or an exported file was named.
     """
     path = Path(path)
+    if path.suffix.lower() in KINDS:
+        raise ValueError(
+            f'{path} is an exported file, of which no other is made: name the folder, work directory or checkpoint '
+            'that it was exported from'
+        )
     if not (path.is_file() or (path / 'last_checkpoint').is_file()):
         return path
     folder = (path if path.is_dir() else path.parent) / 'deploy'
@@ -300,6 +415,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', metavar='FILE', help='file to write (default: model.SUFFIX in the folder of the model)'
     )
+    group = parser.add_argument_group('int8', 'what --precision int8 is calibrated and judged with')
+    group.add_argument(
+        '--calibration',
+        metavar='CONFIG|FOLDER',
+        help='a config: its training images, judged by the mIoU on its val set; or images without labels',
+    )
+    group.add_argument(
+        '--calibration-images',
+        type=int,
+        metavar='N',
+        help=f'of them (default: {CALIBRATION_IMAGES}, or all if there are fewer)',
+    )
+    group.add_argument(
+        '--max-drop',
+        type=float,
+        metavar='POINTS',
+        help=f'the mIoU, in percent, may fall by at most this (default: {MAX_DROP:g})',
+    )
+    group.add_argument(
+        '--min-agreement',
+        type=float,
+        metavar='SHARE',
+        help=f'of the pixels that must keep their class (default: {MIN_AGREEMENT:g} of images without labels)',
+    )
+    group.add_argument('--keep-float', nargs='+', default=(), metavar='NAME', help='layers that are not quantized')
+    group.add_argument(
+        '--accuracy-control', action='store_true', help='keep as many of the worst layers in float as it takes'
+    )
     add_cfg_options(parser)
 
 
@@ -323,3 +466,22 @@ def main(args: argparse.Namespace) -> None:
             f'{parity["decided"]["share"]:.2%} of the pixels lead by more than rounding; '
             f'of those {parity["decided"]["agreement"]:.4%} agree'
         )
+    if 'quantization' in report:
+        print(_quantization(report['quantization']))
+    if not PRECISIONS[args.precision].fast_on_this_cpu():
+        print(f'this CPU has no {args.precision} instructions: the file may be slower here than one in fp32')
+
+
+def _quantization(found: dict[str, Any]) -> str:
+    lines = [
+        f'int8 against the float32 file, {found["images"]} images of the calibration: {found["agreement"]:.2%} of the '
+        f'pixels keep their class, logits at most {found["max_abs"]:.2g} off, on average {found["mean_abs"]:.2g}'
+    ]
+    if found['labels']:
+        mean_iou = found['mIoU']
+        lines.append(f'mIoU on the val set: {mean_iou["fp32"]:.2f} in float32, {mean_iou["int8"]:.2f} in int8')
+    else:
+        lines.append('no labels were seen: how right the masks are was not measured, only how alike')
+    if found['keep_float']:
+        lines.append(f'in float: {", ".join(found["keep_float"])}')
+    return '\n'.join(lines)

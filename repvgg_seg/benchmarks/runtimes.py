@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..cli import image_size
 from ..deploy.export import DTYPES, TARGETS
+from ..deploy.quantize import quantize_file
 from ..runtime.backends import open_model
 from ..runtime.metadata import ModelMetadata, Preparation
 from ..runtime.precision import PRECISIONS
@@ -54,7 +55,8 @@ class Runtime:
             return f'this CPU has no {self.precision} instructions'
         if self.engine == 'compile' and not on_gpu and not shutil.which(os.environ.get('CXX', 'g++')):
             return 'torch.compile needs a C++ compiler'
-        absent = [package for package in (TARGETS[self.to].packages if self.to else ()) if not _installed(package)]
+        packages = (*(TARGETS[self.to].packages if self.to else ()), *(['nncf'] if self.precision == 'int8' else []))
+        absent = [package for package in packages if not _installed(package)]
         return f'{", ".join(absent)} not installed' if absent else ''
 
 
@@ -159,7 +161,7 @@ def measure(candidates: Sequence[Candidate], images: Tensor, runs: int, folder: 
                 raise RuntimeError(candidate.runtime.missing)
             path = candidate.file(folder)
             if path:
-                TARGETS[candidate.runtime.to].write(candidate.make(), path, _metadata(images, candidate.runtime))
+                _write(candidate, path, images)
             calls[candidate], peak = peak_memory(functools.partial(_opened, candidate, path, images))
         except Exception as error:  # each exporter and runtime has its own; another network may still run
             why = (' '.join(str(error).split()) or type(error).__name__)[:200]
@@ -189,7 +191,15 @@ def operations(graph: nn.Module, images: Tensor) -> int:
     return counter.get_total_flops()
 
 
-def _metadata(images: Tensor, runtime: Runtime) -> ModelMetadata:
+def _write(candidate: Candidate, path: Path, images: Tensor) -> None:
+    precision = candidate.runtime.precision
+    target, quantized = TARGETS[candidate.runtime.to], precision == 'int8'
+    target.write(candidate.make(), path, _metadata(images, 'fp32' if quantized else precision))
+    if quantized:
+        quantize_file(path, path, [images.cpu().numpy()])  # noise is enough to time its arithmetic
+
+
+def _metadata(images: Tensor, precision: str) -> ModelMetadata:
     """Describe a graph that only a benchmark reads."""
     return ModelMetadata(
         classes=('any',),
@@ -197,7 +207,7 @@ def _metadata(images: Tensor, runtime: Runtime) -> ModelMetadata:
         batch=images.shape[0],
         size=(images.shape[1], images.shape[2]),
         output='classes',
-        precision=runtime.precision,
+        precision=precision,
         threshold=None,
         preparation=Preparation(),
         fit='test',

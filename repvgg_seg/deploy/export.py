@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -26,8 +27,10 @@ from ..runtime.backends import open_model
 from ..runtime.images import Array
 from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, Fit, ModelMetadata, Output, Preparation
 from ..runtime.precision import PRECISIONS
+from ..runtime.segmenter import Segmenter
 from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
+from .quantize import Batches, Calibration, QuantizationRefused, layer_names, quantize
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, row.dtype) for name, row in PRECISIONS.items()}
 
@@ -111,6 +114,7 @@ def export_segmentor(
     preparation: Preparation | None = None,
     fit: Fit = 'test',
     images: Sequence[Array] = (),
+    calibration: Calibration | None = None,
 ) -> dict[str, Any]:
     """Write the inference graph of a deployed `segmentor` to `path`, and beside it the report that is returned.
 
@@ -119,15 +123,20 @@ def export_segmentor(
     (H, W, C) of any size, which are resized; what fails the comparison (see Parity) is not written.
     `source` is the file and the sha256 of the weights. Classes without name or colour get one. `preparation` is how the
     test prepares images, by default not at all, and `fit` what a Segmenter does by default; a graph that resizes images
-    itself takes them as they are.
+    itself takes them as they are. int8 needs a `calibration`: it is made of the float32 file, once that is proven, and
+    not written if it loses more than the calibration permits.
 
     Raises:
         ImportError: a package that writes or runs such files is not installed.
+        QuantizationRefused: int8 loses more than it may; why is in the report that lies where the file's would.
         VerificationError: the exported graph does not compute what the original does.
         ValueError: an argument does not fit the others, or the segmentor has no inference graph.
     """
     target, path = _checked(to, precision, path, size, image_size, batch)
-    _require(to, target.packages)
+    if (precision == 'int8') != (calibration is not None):
+        raise ValueError('int8 needs images to calibrate with, and no other precision takes them')
+    packages = (*target.packages, *(['nncf'] if calibration else []))
+    _require(to, packages)
     reference = InferenceGraph(segmentor, resize_to=size if image_size not in (None, size) else None, output=output)
     reference = reference.cpu().eval()
     image_size = image_size or size
@@ -147,12 +156,12 @@ def export_segmentor(
             batch=batch,
             size=image_size,
             output=output,
-            precision=precision,
+            precision='fp32' if calibration else precision,
             threshold=reference.threshold if outputs == 1 else None,
             preparation=_with_resizing(preparation or Preparation(), reference),
             fit=fit,
             source=source,
-            versions=versions() | {package: version(package) for package in target.packages},
+            versions=versions() | {package: version(package) for package in packages},
             created=datetime.now(timezone.utc).isoformat(timespec='seconds'),
             mean=_padding(reference),
         )
@@ -166,7 +175,7 @@ def export_segmentor(
                 target.write(graph, file, replace(metadata, output=kind))
                 run[kind] = _runner(file, target.backend)
             progress.advance(task)
-        parity = Parity(precision)
+        parity = Parity(metadata.precision)
         for new, group in _groups(checks, batch):
             with torch.inference_mode():
                 logits = run['logits'](group)[:new]
@@ -176,22 +185,64 @@ def export_segmentor(
             progress.advance(task, new)
         figures = parity.summary()
         _require_parity(path, figures)
-        written = _publish(folder / output, path)
-    report = {
-        'file': path.name,
-        'to': to,
+        report: dict[str, Any] = {'file': path.name, 'to': to, 'parity': figures}
+        if calibration:
+            progress.stop()  # what follows has its own
+            metadata = replace(metadata, precision='int8')
+            try:
+                report['quantization'] = _quantize(
+                    segmentor, reference, folder / output / path.name, folder / 'int8', calibration, target, metadata
+                )
+            except QuantizationRefused as error:
+                _write_report(path, report | {'refused': str(error), 'quantization': error.report})
+                raise
+        written = _publish(folder / ('int8' if calibration else output), path)
+    report |= {
         'bytes': sum(part.stat().st_size for part in written),
         'sha256': {part.name: files.sha256(part) for part in written},
-        'parity': figures,
         'metadata': json.loads(metadata.to_json()),
     }
-    files.write_text(json.dumps(report, indent=2) + '\n', path.with_name(f'{path.name}.report.json'))
+    _write_report(path, report)
     return report
 
 
 def _with_resizing(preparation: Preparation, graph: InferenceGraph) -> Preparation:
     """Return what is left to prepare, where the graph itself may resize."""
     return replace(preparation, scale=None) if graph.resize_to else preparation
+
+
+def _quantize(
+    segmentor: nn.Module,
+    reference: InferenceGraph,
+    file: Path,
+    folder: Path,
+    calibration: Calibration,
+    target: Target,
+    metadata: ModelMetadata,
+) -> dict[str, Any]:
+    segmenter = Segmenter(file, backend=target.backend, device='cpu')
+    size = reference.resize_to
+
+    def classes(scores: Tensor) -> Tensor:
+        return reference.classes(reference.enlarged(scores, size) if size else scores, metadata.size)
+
+    def program() -> torch.fx.GraphModule:
+        return _trace(InferenceGraph(fold_norms(segmentor).cpu(), resize_to=size), metadata).module()
+
+    folder.mkdir()
+    return quantize(
+        file,
+        folder / file.name,
+        calibration,
+        Batches(lambda: segmenter.batches(calibration.images)),
+        run=lambda path: _runner(path, target.backend),
+        classes=torch.inference_mode()(classes),
+        program=program,
+    )
+
+
+def _write_report(path: Path, report: dict[str, Any]) -> None:
+    files.write_text(json.dumps(report, indent=2) + '\n', path.with_name(f'{path.name}.report.json'))
 
 
 def _checked(
@@ -342,8 +393,9 @@ def _write_program(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -
 def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> None:
     import onnx
 
+    traced = _trace(graph.cast(DTYPES[metadata.precision]), metadata)
     program = torch.onnx.export(
-        _trace(graph.cast(DTYPES[metadata.precision]), metadata),
+        traced,
         dynamo=True,
         input_names=['images'],
         output_names=[metadata.output],
@@ -352,6 +404,9 @@ def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> N
     )
     assert program is not None  # it is None for the exporter that we don't use
     model = program.model_proto
+    names = {f'node_{node}': name for node, name in layer_names(traced.module()).items()}
+    for node in model.graph.node:
+        node.name = names.get(node.name, node.name)
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save_model(model, path)
     onnx.checker.check_model(path, full_check=True)
@@ -361,7 +416,14 @@ def _write_openvino(graph: InferenceGraph, path: Path, metadata: ModelMetadata) 
     import openvino
 
     graph.wide = torch.int32  # its reader of torch programs knows no uint16; the file's output is one all the same
-    model = openvino.convert_model(_trace(graph, metadata))
+    traced = _trace(graph, metadata)
+    model = openvino.convert_model(traced)
+    convolutions = [op for op in model.get_ops() if 'Convolution' in op.get_type_name()]
+    names = list(layer_names(traced.module()).values())
+    for op in convolutions:  # convolution/..., convolution_1/..., convolution_2/..., numbered as in the traced graph
+        number = re.match(r'convolution_?(\d*)/', op.get_friendly_name())
+        if number and len(convolutions) == len(names):
+            op.set_friendly_name(names[int(number[1] or 0)])
     model.reshape([metadata.batch or -1, *metadata.size, metadata.channels])
     model.inputs[0].get_tensor().set_names({'images'})
     if metadata.output == 'classes' and len(metadata.classes) > 256:

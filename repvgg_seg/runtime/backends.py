@@ -170,7 +170,7 @@ class OpenVINO:
         self.metadata = _metadata(path, model.get_rt_info(place).value if model.has_rt_info(place) else None)
         # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
         # and float32 models in it alike.
-        precision = self.metadata.precision
+        precision = PRECISIONS[self.metadata.precision].rest or self.metadata.precision
         able = precision.upper() in core.get_property(device, 'OPTIMIZATION_CAPABILITIES')
         hint = PRECISIONS[precision if able else 'fp32'].openvino
         options = {'PERFORMANCE_HINT': mode.upper(), 'INFERENCE_PRECISION_HINT': hint}

@@ -25,6 +25,7 @@ from ..files import StrPath
 from .backends import Backend, open_model
 from .images import Array, read_image
 from .metadata import FITS, Fit
+from .precision import PRECISIONS
 from .prefetch import ahead_of, ordered, until_error
 from .tiling import Confidence, Mask, Route, Size, fitted
 
@@ -143,6 +144,13 @@ class Segmenter:
         self.overlap = min(self.size) // 4 if overlap is None else overlap
         if not 0 <= self.overlap < min(self.size):
             raise ValueError(f'tiles of {self.size[0]}x{self.size[1]} cannot overlap by {self.overlap} pixels')
+        row = PRECISIONS[self.metadata.precision]
+        if row.rest and device in ('auto', 'cpu') and not row.fast_on_this_cpu():
+            warnings.warn(
+                f'{path} computes in int8, for which this CPU has no instructions (VNNI or AMX): it may be slower than '
+                'the float32 file',
+                stacklevel=2,
+            )
         self._warning = threading.Lock()  # held for good by the first image that is warned of
         fixed = self.metadata.batch
         if batch is not None and (batch < 1 or fixed not in (None, batch)):
@@ -268,6 +276,23 @@ class Segmenter:
                     yield Segmented(job.source, job.image, job.mask)
                 else:
                     yield SegmentedWithConfidence(job.source, job.image, job.mask, job.confidence)
+
+    def batches(self, sources: Iterable[Source]) -> Iterator[Array]:
+        """Yield what the graph is given of images, (N, H, W, C) uint8: each as a whole, or its tiles.
+
+        Raises:
+            FileNotFoundError, ValueError: as the call does.
+        """
+
+        def pieces() -> Iterator[tuple[_Job, Any, Array]]:
+            for job in map(self._load, sources):
+                if isinstance(job, _Failure):
+                    raise job.error
+                for place, piece in job.cut():
+                    yield job, place, piece
+
+        for _, images in self._batches(pieces()):
+            yield images
 
     def colour(self, mask: Mask) -> Array:
         """Return a mask in the palette's colours, (H, W, 3) uint8 RGB.

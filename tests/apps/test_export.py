@@ -6,10 +6,13 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from mmengine.config import Config
 from mmseg.apis import inference_model, init_model
 from PIL import ExifTags, Image
 
+from repvgg_seg import files
+from repvgg_seg.apps import export
 from repvgg_seg.apps.export import default_size, export_model, read_preparation, sizes_of_val
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
@@ -127,7 +130,7 @@ def test_options_that_do_not_fit(capsys, deployed, tmp_path, monkeypatch) -> Non
         return fails(capsys, 'export', deployed, '--to', *options)
 
     assert "invalid choice: 'tflite'" in said('tflite')
-    assert "onnx cannot be exported in 'bf16', only in fp32, fp16" in said('onnx', '--precision', 'bf16')
+    assert "onnx cannot be exported in 'bf16', only in fp32, fp16, int8" in said('onnx', '--precision', 'bf16')
     assert 'sizes and batches begin at 1' in said('onnx', '--size', '0x64')
     assert "invalid choice: 'boxes'" in said('onnx', '--output', 'boxes')
     assert 'm.bin must end in .xml' in said('openvino', '--out', tmp_path / 'm.bin')
@@ -225,3 +228,73 @@ def test_of_a_named_image_size_the_graph_sees_what_the_test_makes_of_it(deployed
     _, report = export_model(deployed, 'exported-program', **arguments)
     assert report['metadata']['input'] == [1, 32, 64, 3]
     assert report['metadata']['preparation']['scale'] == [32, 96]
+
+
+@pytest.mark.filterwarnings('ignore:.*computes in int8, for which this CPU has no instructions')
+def test_int8_is_calibrated_on_training_images_and_judged_on_the_val_set(
+    deployed, tiny_config, demo_data, tmp_path, capsys
+) -> None:
+    path = tmp_path / 'm.xml'
+    argv = [deployed, '--to', 'openvino', '--precision', 'int8', '--calibration', tiny_config]
+    argv += ['--calibration-images', 3]
+    argv += ['--max-drop', 100, '--min-agreement', 0.5, '--out', path]
+    assert tool('export')([str(arg) for arg in argv]) == 0
+    lines = capsys.readouterr().out
+    assert 'int8 against the float32 file, 3 images of the calibration' in lines and 'mIoU on the val set: ' in lines
+    found = json.loads((tmp_path / 'm.xml.report.json').read_text())['quantization']
+    assert found['labels'] and found['tolerated'] == {'max_drop': 100, 'min_agreement': 0.5}
+    segmenter = Segmenter(path)
+    assert segmenter.metadata.precision == 'int8'
+    assert segmenter(str(next((demo_data / 'leftImg8bit/val').rglob('*.png')))).shape == (64, 128)
+
+
+def test_a_folder_has_no_labels_so_agreement_is_demanded(deployed, demo_data, tmp_path, monkeypatch) -> None:
+    asked = {}
+    monkeypatch.setattr(export, 'export_segmentor', lambda *args, **options: asked.update(options) or {})
+    images = demo_data / 'leftImg8bit/train'
+    export.export_model(
+        deployed, 'onnx', precision='int8', calibration=str(images), calibration_images=4, size=(64, 128), batch=None,
+        out=tmp_path / 'my model.onnx', accuracy_control=True, keep_float=['a', 'b'], cfg_options={},
+    )  # fmt: skip
+    calibration = asked['calibration']
+    every = sorted(str(path) for path in images.rglob('*.png'))
+    assert [*calibration.images] == every[::2] and len(every) == 8
+    assert calibration.evaluate is None and calibration.min_agreement == export.MIN_AGREEMENT
+    assert calibration.keep_float == ['a', 'b'] and calibration.command == (
+        f"repvgg-seg export {deployed} --to onnx --size 64x128 --batch dynamic --precision int8 --out '{tmp_path}/my "
+        f"model.onnx' --calibration {images} --calibration-images 4 --accuracy-control"
+    )
+
+
+def test_what_int8_needs_is_told_before_it_is_computed(capsys, deployed, tiny_config, demo_data, tmp_path) -> None:
+    def said(*options: object, model=deployed, to='openvino', precision='int8') -> str:
+        return fails(capsys, 'export', model, '--to', to, '--precision', precision, *options)
+
+    images = demo_data / 'leftImg8bit/val'
+    assert '--calibration is for --precision int8, and fp32' in said('--calibration', images, precision='fp32')
+    assert 'int8 needs images: name a config, or a folder' in said()
+    message = said('--calibration', images, '--calibration-images', 300)
+    assert f'300 images were asked for, and {images} has 4 to calibrate with: choose --calibration-images' in message
+    assert 'has no labels, which --max-drop needs' in said('--calibration', images, '--max-drop', 1)
+    unlabelled = tmp_path / 'unlabelled.py'
+    unlabelled.write_text(
+        f"_base_ = ['{tiny_config}']\n"
+        "val_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img_path='leftImg8bit/val')))\n"
+    )
+    assert 'unlabelled.py has no val set with labels to measure the mIoU on' in said('--calibration', unlabelled)
+    message = said('--calibration', images, to='exported-program')
+    assert "exported-program cannot be exported in 'int8', only in fp32, fp16, bf16" in message
+    model = tmp_path / 'model_int8.xml'
+    assert f'{model} is an exported file, of which no other is made: name the folder' in said(
+        '--calibration', images, model=model
+    )
+
+    shutil.copytree(deployed, tmp_path / 'nan')
+    weights = torch.load(tmp_path / 'nan/deploy.pth')
+    weights['state_dict']['decode_head.conv_seg.bias'][0] = float('nan')
+    torch.save(weights, tmp_path / 'nan/deploy.pth')
+    report = json.loads((tmp_path / 'nan/report.json').read_text())
+    report['deployed']['sha256'] = files.sha256(tmp_path / 'nan/deploy.pth')
+    (tmp_path / 'nan/report.json').write_text(json.dumps(report))
+    message = said('--calibration', images, model=tmp_path / 'nan')
+    assert 'decode_head.conv_seg.bias is not finite everywhere' in message

@@ -10,8 +10,10 @@ import torch
 
 from repvgg_seg.benchmarks import class_map, classifiers, driver, heads, latency, peers, roofline, runtimes
 from repvgg_seg.benchmarks.report import Report, Row
+from repvgg_seg.runtime.backends import open_model
 from repvgg_seg.runtime.precision import Precision
 from tests.conftest import fails, tool
+from tests.local_graph import METADATA, to_openvino
 
 SMALL = ('--runs', '2', '--size', '64x128')
 
@@ -289,3 +291,16 @@ def test_a_report_is_plain_json(measured, tmp_path) -> None:
     values = json.loads((tmp_path / 'r.json').read_text())
     assert set(values) == {'benchmark', 'command', 'machine', 'versions', 'date', 'rows'}
     assert all(isinstance(row, Row) for row in report.rows) and heads.STEP == 'training step'
+
+
+def test_int8_is_timed_in_a_quantized_file(tmp_path, monkeypatch) -> None:
+    target = dataclasses.replace(
+        runtimes.TARGETS['openvino'], write=lambda graph, path, metadata: to_openvino(path, METADATA)
+    )
+    monkeypatch.setitem(runtimes.TARGETS, 'openvino', target)
+    monkeypatch.setattr(Precision, 'fast_on_this_cpu', lambda row: True)
+    monkeypatch.setattr(runtimes, 'operations', lambda graph, images: 0)
+    candidate = runtimes.Candidate('any', '', runtimes.runtimes()['OpenVINO int8'], lambda: None)
+    images = torch.zeros(1, *METADATA.size, 3, dtype=torch.uint8)
+    assert runtimes.measure([candidate], images, 1, tmp_path)[0].metric == 'latency'
+    assert open_model(candidate.file(tmp_path), 'openvino', 'cpu', 'latency')[1].metadata.precision == 'int8'

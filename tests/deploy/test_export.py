@@ -161,7 +161,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch) -> None:
     ('options', 'message'),
     [
         (dict(to='tflite'), "no target 'tflite': choose one of onnx, openvino, exported-program"),
-        (dict(precision='bf16'), "onnx cannot be exported in 'bf16', only in fp32, fp16"),
+        (dict(precision='bf16'), "onnx cannot be exported in 'bf16', only in fp32, fp16, int8"),
         (dict(precision='int4'), "cannot be exported in 'int4'"),
         (dict(size=(0, 64)), r'sizes and batches begin at 1; got size \(0, 64\)'),
         (dict(batch=0), 'begin at 1; got .* batch 0'),

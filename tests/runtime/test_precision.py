@@ -13,13 +13,14 @@ from repvgg_seg.runtime.precision import PRECISIONS
 def test_every_row_names_what_exists(row) -> None:
     assert isinstance(getattr(torch, row.dtype), torch.dtype)
     assert row.backends and set(row.backends) <= set(BACKENDS)
-    assert 0 < row.max_rel < 1 and re.compile(row.instructions)
+    assert row.max_rel > 0 and (row.max_rel < 1) == (row.name != 'int8') and re.compile(row.instructions)
+    assert row.rest in ('', *PRECISIONS)
 
 
 def test_a_file_is_written_in_what_its_backend_computes_in() -> None:
     assert {to: target.precisions for to, target in TARGETS.items()} == {
-        'onnx': ['fp32', 'fp16'],
-        'openvino': ['fp32', 'fp16', 'bf16'],
+        'onnx': ['fp32', 'fp16', 'int8'],
+        'openvino': ['fp32', 'fp16', 'bf16', 'int8'],
         'exported-program': ['fp32', 'fp16', 'bf16'],
     }
     for target in TARGETS.values():
@@ -30,9 +31,9 @@ def test_a_file_is_written_in_what_its_backend_computes_in() -> None:
     ('flags', 'fast'),
     [
         ([], {'fp32'}),
-        (['avx512_vnni'], {'fp32'}),
+        (['avx512_vnni'], {'fp32', 'int8'}),
         (['amx_bf16', 'avx512_bf16'], {'fp32', 'bf16'}),  # Zen 4, Sapphire Rapids
-        (['fphp', 'bf16', 'i8mm'], {'fp32', 'fp16', 'bf16'}),  # ARM
+        (['fphp', 'bf16', 'i8mm'], {'fp32', 'fp16', 'bf16', 'int8'}),  # ARM
     ],
 )
 def test_what_a_cpu_computes_in(flags: list[str], fast: set[str], monkeypatch) -> None:

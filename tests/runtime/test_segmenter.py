@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 from repvgg_seg import Segmenter
 from repvgg_seg.files import FileError
 from repvgg_seg.runtime import backends
+from repvgg_seg.runtime import precision as precisions
 from repvgg_seg.runtime.metadata import KEY, Preparation
 from tests.local_graph import METADATA, LocalGraph, images, local_logits, to_openvino, truth
 
@@ -550,3 +551,25 @@ def test_a_pickled_segmenter_opens_its_file_again(local_files, tmp_path, monkeyp
     again = pickle.loads(pickle.dumps(segmenter))
     image = images(80, 200)[0]
     assert (again.fit, again.overlap) == ('tile', 8) and (again(image) == segmenter(image)).all()
+
+
+def test_int8_without_instructions_for_it_is_told(tmp_path, monkeypatch) -> None:
+    path = to_openvino(tmp_path / 'x.xml', replace(METADATA, precision='int8'))
+    for flags in (['avx512_vnni'], ['amx_int8'], ['avx_vnni'], ['i8mm']):
+        monkeypatch.setattr(precisions, 'cpu', lambda flags=flags: ('a CPU', flags))
+        with warnings.catch_warnings():
+            warnings.simplefilter('error')
+            Segmenter(path)
+    monkeypatch.setattr(precisions, 'cpu', lambda: ('a CPU', []))
+    with pytest.warns(UserWarning, match=r'x\.xml computes in int8, .* it may be slower than the float32 file'):
+        assert np.array_equal(Segmenter(path)(images(64, 96)[0]), truth(images(64, 96)[0]))
+
+
+def test_batches_are_what_the_graph_is_given(quick, tmp_path) -> None:
+    image = images(64, 150)[0]
+    pieces = list(quick.batches([image, images(64, 96)[0]]))
+    assert len(pieces) == 3 and {piece.shape for piece in pieces} == {(1, 64, 96, 3)}
+    assert np.array_equal(pieces[0][0], image[:, :96]) and np.array_equal(pieces[1][0], image[:, -96:])
+    (tmp_path / 'text.png').write_text('no image')
+    with pytest.raises(ValueError, match=r'text\.png'):
+        list(quick.batches([tmp_path / 'text.png']))
