@@ -119,10 +119,6 @@ def test_every_config_is_listed_and_says_its_command_cost_and_result() -> None:
             assert len(re.findall(rf'^# {fact}', sources(path), re.MULTILINE)) == 1, (path, fact)
 
 
-# Pages that README.md names and that come with what they describe.
-TO_COME = {'docs/class_map.md', 'docs/sizes.md'}
-
-
 @pytest.mark.parametrize(
     'page', [*PAGES, REPO / 'CONTRIBUTING.md', REPO / 'pretrained/README.md'], ids=lambda page: page.stem
 )
@@ -132,8 +128,6 @@ def test_every_link_and_make_target_exists(page) -> None:
     assert not re.search(r'^[A-Z]+$', prose, re.MULTILINE)  # no placeholder was left
     for target, anchor in re.findall(r'\]\((?!http)([^)#]*)#?([^)]*)\)', prose):
         path = (page.parent / target).resolve() if target else page
-        if str(path.relative_to(REPO)) in TO_COME:
-            continue
         assert path.exists(), target
         if anchor:
             titles = re.findall(r'^#+ (.*)$', path.read_text(), re.MULTILINE)

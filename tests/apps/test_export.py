@@ -117,7 +117,7 @@ def test_folders_that_hold_something_else(capsys, deployed, tmp_path) -> None:
     shutil.copy(deployed / 'report.json', model)
     without_hash_of_config(model)
     text = (deployed / 'deploy.py').read_text()
-    cfg = Config.fromfile(model / 'deploy.py')
+    cfg = Config.fromfile(deployed / 'deploy.py')
     cfg.model.type = cfg.model.pop('segmentor')
     cfg.dump(model / 'deploy.py')
     assert 'does not describe a deployed model' in said(model)
