@@ -187,12 +187,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _check_installation(name: str) -> None:
     needs = COMMANDS[name].needs
     if needs is None and is_runtime_only():
-        raise ImportError(
+        raise ValueError(
             f'{name} needs torch and OpenMMLab, and this installation only runs exported files: '
             '`make setup` in a checkout, or `pip install` of a checkout or wheel without --no-deps, brings the rest'
         )
     if problems := check_distributions(needs):
-        raise ImportError(' '.join(f'{problem.cause}: {problem.cure}' for problem in problems))
+        raise ValueError(' '.join(f'{problem.cause}: {problem.cure}' for problem in problems))
 
 
 def _sentence(error: Exception) -> str:
