@@ -82,7 +82,15 @@ def convert_segmentor_checkpoint(
     build_segmentor(deployed).load_state_dict(converted.state_dict())
     folder = make_folder(out_dir)
     return write_deployed(
-        folder, original, converted, deviations, model=name, source=source, meta=meta, config=deployed.pretty_text
+        folder,
+        original,
+        converted,
+        deviations,
+        model=name,
+        source=source,
+        meta=meta,
+        config=deployed.pretty_text,
+        options=options,
     )
 
 

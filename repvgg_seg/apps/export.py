@@ -91,8 +91,9 @@ def export_model(
         ValueError: the folder holds something else, or see `export_segmentor`. Nothing has been written then.
     """
     asked = _calibration(dict(locals()))
-    model_dir = converted(model_dir, cfg_options)
-    cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options)
+    given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
+    # Of a training they are in the converted config already, which has no part that only training reads.
+    cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
     if to in TARGETS and out is None:
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
@@ -230,7 +231,8 @@ def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
     folder = (path if path.is_dir() else path.parent) / 'deploy'
     try:
         report = json.loads((folder / 'report.json').read_text())
-        if not options and report['source']['sha256'] == files.sha256(find_checkpoint(path)):
+        same_options = report['options'] == json.loads(json.dumps(options or {}))
+        if same_options and report['source']['sha256'] == files.sha256(find_checkpoint(path)):
             return folder
     except (OSError, ValueError, LookupError, TypeError):
         pass  # it is written anew

@@ -16,7 +16,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +57,14 @@ from .config import (
 )
 from .train import prepare
 
+Writer = Callable[[Runner, SegDataSample, Path], None]  # of the file of one image
+
 
 class PredictionHook(Hook):
-    """Writes a PNG file of each test image to `folder`, under the path of the image in the folder of its data set."""
+    """Lets `write` make a PNG file of each test image, in `folder` under the image's path in its data set."""
 
-    def __init__(self, folder: str) -> None:
-        self.folder = Path(folder)
+    def __init__(self, folder: str, write: Writer) -> None:
+        self.folder, self.write = Path(folder), write
 
     def after_test_iter(
         self,
@@ -79,36 +81,30 @@ class PredictionHook(Hook):
             inside = path.relative_to(root if path.is_relative_to(root) else path.anchor)
             self.write(runner, sample, self.folder / inside.with_suffix('.png'))
 
-    def write(self, runner: Runner, sample: SegDataSample, path: Path) -> None:
-        """Write the file of one image."""
-        raise NotImplementedError
+
+def write_mask(runner: Runner, sample: SegDataSample, path: Path) -> None:
+    """Write the predicted class indices, 8 bits a pixel, above 256 classes 16."""
+    few = len(runner.test_loop.dataloader.dataset.metainfo['classes']) <= 256
+    mask = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8 if few else np.uint16)
+    with atomic_write(path) as file:
+        Image.fromarray(mask).save(file, 'PNG')
 
 
-class MaskHook(PredictionHook):
-    """Writes the predicted class indices, 8 bits a pixel, above 256 classes 16."""
+def overlay_writer(loader: Mapping[str, Any]) -> Writer:
+    """Return what draws an image twice side by side: under its ground truth, if it has one, and under the prediction.
 
-    def write(self, runner: Runner, sample: SegDataSample, path: Path) -> None:
-        """Write those of one image."""
-        few = len(runner.test_loop.dataloader.dataset.metainfo['classes']) <= 256
-        mask = sample.pred_sem_seg.data[0].cpu().numpy().astype(np.uint8 if few else np.uint16)
-        with atomic_write(path) as file:
-            Image.fromarray(mask).save(file, 'PNG')
+    `loader` is that of the pipeline: another might turn or convert the image.
+    """
+    load = TRANSFORMS.build(loader)
 
-
-class OverlayHook(PredictionHook):
-    """Draws each image twice side by side: under its ground truth, if it has one, and under the prediction."""
-
-    def __init__(self, folder: str, loader: Mapping[str, Any]) -> None:
-        super().__init__(folder)
-        self.loader = TRANSFORMS.build(loader)  # that of the pipeline: another might turn or convert the image
-
-    def write(self, runner: Runner, sample: SegDataSample, path: Path) -> None:
-        """Draw one image."""
-        pixels = np.atleast_3d(self.loader({'img_path': sample.img_path})['img'])[..., :3]
+    def write(runner: Runner, sample: SegDataSample, path: Path) -> None:
+        pixels = np.atleast_3d(load({'img_path': sample.img_path})['img'])[..., :3]
         if pixels.dtype == np.uint16:
             pixels = pixels >> 8
         image = np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)).astype(np.uint8)
         runner.visualizer.add_datasample(path.stem, image, sample, with_labels=False, out_file=str(path))
+
+    return write
 
 
 class Confusion(BaseMetric):
@@ -223,10 +219,11 @@ def evaluate(
     runner.logger.info('evaluating %s', source)
 
     if out_dir:
-        runner.register_hook(MaskHook(out_dir))
+        runner.register_hook(PredictionHook(out_dir, write_mask))
         runner.logger.info('%s gets masks of %s', out_dir, _meaning(runner.test_loop.dataloader.dataset.metainfo))
     if show_dir:
-        runner.register_hook(OverlayHook(show_dir, next(inner_data_sets(cfg.test_dataloader.dataset)).pipeline[0]))
+        loader = next(inner_data_sets(cfg.test_dataloader.dataset)).pipeline[0]
+        runner.register_hook(PredictionHook(show_dir, overlay_writer(loader)))
     if not deploy:
         results = {'deployed' if deployed else 'train-time': measured()}
     else:

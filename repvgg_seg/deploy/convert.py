@@ -320,6 +320,7 @@ def write_deployed(
     source: Path,
     meta: dict[str, Any],
     config: str | None = None,
+    options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write the verified weights, the `config` of a segmentor and their report into `folder`; return the report.
 
@@ -333,6 +334,7 @@ def write_deployed(
         write_text(config, folder / 'deploy.py')
     report = {
         'model': model,
+        'options': options or {},  # that changed its config
         'source': {'file': source.name, 'bytes': source.stat().st_size, 'sha256': sha256(source)},
         'deployed': {'file': weights.name, 'bytes': weights.stat().st_size, 'sha256': sha256(weights)},
         **({} if config is None else {'config': {'file': 'deploy.py', 'sha256': sha256(folder / 'deploy.py')}}),

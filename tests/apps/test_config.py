@@ -1,6 +1,7 @@
 """What a config is found by, and the one that a checkpoint remembers."""
 
 import argparse
+import json
 import re
 import shutil
 
@@ -143,6 +144,11 @@ def test_a_run_with_options_goes_from_its_work_directory_to_a_file(trained, tiny
     assert (deploy / 'model.onnx').is_file() and "arch='RepVGG-A1'" in (deploy / 'deploy.py').read_text()
     before = (deploy / 'report.json').stat().st_mtime_ns
     assert tool('export')(argv) == 0 and (deploy / 'report.json').stat().st_mtime_ns == before  # it was up to date
+
+    # What an option changed is not taken for what was trained, and an option may be of the training alone.
+    assert tool('export')([*argv, '--cfg-options', 'model.test_cfg.mode=whole', 'train_cfg.max_iters=3']) == 0
+    assert json.loads((deploy / 'report.json').read_text())['options']['train_cfg.max_iters'] == 3
+    assert tool('export')(argv) == 0 and json.loads((deploy / 'report.json').read_text())['options'] == {}
 
     text = (deploy / 'deploy.py').read_text()
     (deploy / 'deploy.py').write_text(text.replace('RepVGG-A1', 'RepVGG-A0'))

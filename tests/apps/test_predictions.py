@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from repvgg_seg.apps.test import MaskHook
+from repvgg_seg.apps.test import PredictionHook, write_mask
 from tests.conftest import fails, tool
 
 
@@ -49,6 +49,6 @@ def test_masks_hold_the_indices_of_the_classes(tmp_path, classes: int, dtype: ty
     metainfo = {'img_path': str(tmp_path / 'images/x/1.jpg'), 'reduce_zero_label': True}
     mask = torch.tensor([[[0, classes - 1]]])
     sample = SegDataSample(pred_sem_seg=PixelData(data=mask), metainfo=metainfo)
-    MaskHook(str(tmp_path)).after_test_iter(runner, 0, outputs=[sample])
+    PredictionHook(str(tmp_path), write_mask).after_test_iter(runner, 0, outputs=[sample])
     written = np.asarray(Image.open(tmp_path / 'x/1.png'))
     assert written.dtype == dtype and written.tolist() == [[0, classes - 1]]  # not 1 more, as mmseg's IoUMetric writes
