@@ -117,7 +117,10 @@ train_dataloader = dict(batch_size=2, dataset=dict(data_root='{data}', pipeline=
 val_dataloader = dict(dataset=dict(data_root='{data}', pipeline=test_pipeline), **one)
 test_dataloader = val_dataloader
 model = dict(
-    data_preprocessor=dict(size=crop_size), decode_head=dict(channels=8), auxiliary_head=dict(channels=8)
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(out_indices=(0, 1)),  # without the stages of many channels and blocks
+    decode_head=dict(channels=8, in_index=1),
+    auxiliary_head=dict(channels=8, in_index=0),
 )
 train_cfg = dict(max_iters=4, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
