@@ -20,8 +20,9 @@ ROOMS: dict[str, set[str]] = {
     'pretrain': {'models', 'weights'},
     'deploy': {'models', 'weights', 'runtime'},
     'openmmlab': {'models', 'weights', 'data', 'pretrain', 'deploy'},
-    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab'},
-    'benchmarks': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab', 'apps'},
+    'workflows': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab'},
+    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab', 'workflows'},
+    'benchmarks': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab', 'workflows', 'apps'},
 }
 OPENMMLAB = {'mmseg', 'mmengine', 'mmcv'}
 
@@ -48,7 +49,7 @@ def test_imports_run_downward_only(repo) -> None:
         for name in imports(path):
             root, _, rest = name.partition('.')
             if root in OPENMMLAB:
-                assert room in {'openmmlab', 'apps', 'benchmarks'}, f'{path} imports {name}'
+                assert room in {'openmmlab', 'workflows', 'apps', 'benchmarks'}, f'{path} imports {name}'
             other = rest.split('.')[0]
             if root == 'repvgg_seg' and room in ROOMS and other in ROOMS and other != room:
                 assert other in ROOMS[room], f'{path} imports {name}'
@@ -91,7 +92,7 @@ def test_the_runtime_needs_neither_torch_nor_openmmlab() -> None:
 def test_the_plugin_loads_no_application_no_benchmark_and_no_renderer() -> None:
     loaded = {name for name in loaded_after('import repvgg_seg.openmmlab') if name.startswith('repvgg_seg.')}
     assert 'repvgg_seg.openmmlab.heads' in loaded
-    assert not {name.split('.')[1] for name in loaded} & {'apps', 'benchmarks', 'demo'}
+    assert not {name.split('.')[1] for name in loaded} & {'workflows', 'apps', 'benchmarks', 'demo'}
 
 
 def test_one_function_walks_folders_of_samples(repo) -> None:

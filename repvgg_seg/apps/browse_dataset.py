@@ -24,10 +24,12 @@ from mmseg.utils import register_all_modules
 from torch.utils.data import Dataset
 
 from ..data import pictures
+from ..data.splits import Split
 from ..files import atomic_write
 from ..parallel import parallel_map
-from .check_dataset import Split, list_splits
-from .config import add_config, load_config
+from ..workflows.config import load_config
+from ..workflows.splits import list_splits
+from .config import add_config
 
 
 def browse(cfg: Config, *, out_dir: str | Path, split: str = 'train', number: int = 16, seed: int = 0) -> int:

@@ -33,8 +33,9 @@ from ..cli import add_workers
 from ..files import atomic_write, sha256
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
-from .check_dataset import check_data
-from .config import add_config, load_config
+from ..workflows.config import load_config
+from ..workflows.splits import check_data
+from .config import add_config
 
 ABANDONED_S = 600  # a temporary file that nobody has written to for so long is of a process that was killed
 

@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 from ..files import write_text
-from .config import CONFIGS, add_cfg_options, load_config
+from ..workflows.config import CONFIGS, load_config
+from .config import add_cfg_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

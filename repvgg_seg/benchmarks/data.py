@@ -23,9 +23,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from ..apps.check_dataset import check_data
-from ..apps.config import add_config, load_config
+from ..apps.config import add_config
 from ..openmmlab.image_cache import read
+from ..workflows.config import load_config
+from ..workflows.splits import check_data
 from .report import THROUGHPUT, Row, speed_ups
 
 # The stages of a pipeline, and which transforms, ours and mmseg's, belong to each.

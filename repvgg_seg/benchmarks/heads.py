@@ -16,13 +16,13 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..apps.config import build_segmentor, load_config
 from ..cli import image_size
 from ..deploy.convert import convert_segmentor
 from ..deploy.export import DTYPES
 from ..deploy.graph import InferenceGraph
 from ..models.variants import get_variant
 from ..openmmlab.heads import fold_heads, unfolded
+from ..workflows.config import build_segmentor, load_config
 from . import runtimes
 from .report import LATENCY, Row, speed_ups
 from .runtimes import Candidate, Runtime

@@ -18,13 +18,15 @@ import cv2
 import numpy as np
 from mmseg.apis import inference_model
 
-from ..apps.config import add_config, build_segmentor, find_checkpoint, load_config
+from ..apps.config import add_config
 from ..deploy.convert import convert_segmentor, is_deployed, require_blocks, synthetic_images
 from ..deploy.graph import InferenceGraph, fold_norms
 from ..openmmlab.heads import unfolded
 from ..runtime.images import read_image
 from ..runtime.segmenter import Segmenter
 from ..weights.pretrained import load_weights, resolve
+from ..workflows.config import build_segmentor, load_config
+from ..workflows.work_dir import find_checkpoint
 from . import runtimes
 from .report import LATENCY, Row, speed_ups
 from .runtimes import Candidate

@@ -15,9 +15,9 @@ from typing import Any
 import mmseg
 from mmengine.config import Config
 
-from ..apps.config import build_segmentor, load_config
 from ..deploy.convert import convert_segmentor
 from ..deploy.graph import InferenceGraph, fold_norms
+from ..workflows.config import build_segmentor, load_config
 from . import runtimes
 from .report import Row
 from .runtimes import Candidate

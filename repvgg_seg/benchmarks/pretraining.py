@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ..apps.pretrain_imagenet import config_of, evaluate
+from ..apps.train import prepare
 from ..weights.checkpoint_io import read_checkpoint
+from ..workflows.pretraining import config_of, evaluate
 from .report import Row
 
 SETTINGS = ('arch', 'recipe', 'custom_l2', 'num_classes', 'max_epochs', 'images', 'batch', 'commit')  # of a training
@@ -37,7 +38,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             'val_dataloader.dataset.resolution': meta['resolution'],
             'val_dataloader.num_workers': 0,
         }
-        cfg = config_of(meta['recipe'], options)
+        cfg = prepare(config_of(meta['recipe'], options), 'none')
         results = evaluate(cfg, str(weights), deploy=True, work_dir=str(work_dir / 'evaluation'))[meta['resolution']]
         facts = {'size': f'{meta["resolution"]}x{meta["resolution"]}'}
         settings = {key: meta[key] for key in SETTINGS if key in meta}

@@ -23,7 +23,7 @@ from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
 from ..weights.checkpoint_io import write_checkpoint
-from ..weights.pretrained import load_weights, read_weights, resolve
+from ..weights.pretrained import Checkpoint, load_weights, read_weights
 from .graph import InferenceGraph, fold_norms, input_channels
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -283,12 +283,12 @@ def convert_classifier_checkpoint(arch: str, source: str | Path, out_dir: str | 
             written then.
     """
     get_variant(arch)
-    path = resolve(source)
-    weights = read_weights(path)
+    checkpoint = Checkpoint.read(source)
+    path, weights = checkpoint.path, read_weights(checkpoint)
     if 'linear.weight' not in weights:
         raise ValueError(f'{path} has no classifier (linear.weight): convert a trunk in Python with switch_to_deploy')
     num_classes = weights['linear.weight'].shape[0]
-    original = load_weights(RepVGGClassifier(arch, num_classes), path).eval()
+    original = load_weights(RepVGGClassifier(arch, num_classes), checkpoint).eval()
     converted = switch_to_deploy(original)
     deviations = verify_classifier(original, converted)
     RepVGGClassifier(arch, num_classes, deploy=True).load_state_dict(converted.state_dict())

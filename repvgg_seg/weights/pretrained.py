@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -159,30 +159,53 @@ def _resolve_url(url: str) -> Path:
     return path
 
 
-def read_weights(source: StrPath, *, ema: bool | None = None) -> StateDict:
-    """Return the tensors of a path, a URL or `repvgg://NAME` in any dialect, under this package's names.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weight file that was read: `read` it once where its weights and its meta data are both needed."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, source: StrPath) -> Checkpoint:
+        """Read a path, a URL or `repvgg://NAME`.
+
+        Raises:
+            WeightsError: it cannot be had or read.
+        """
+        path = resolve(source)
+        return cls(path, read_checkpoint(path))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a training noted beside the weights."""
+        meta = self.content.get('meta')
+        return meta if isinstance(meta, dict) else {}
+
+
+def read_weights(source: StrPath | Checkpoint, *, ema: bool | None = None) -> StateDict:
+    """Return the tensors of a checkpoint, a path, a URL or `repvgg://NAME` in any dialect, under this package's names.
 
     Raises:
         WeightsError: the source cannot be had or read, is no RepVGG's, or holds what cannot be weights.
     """
-    path = resolve(source)
-    checkpoint = read_checkpoint(path)
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.read(source)
     try:
-        tensors = to_official(unwrap(checkpoint, ema=ema))
+        tensors = to_official(unwrap(checkpoint.content, ema=ema))
         for key, value in tensors.items():
             _check_value(key, value, torch.float32 if key.endswith(_FLOATING) else value.dtype)
         return tensors
     except WeightsError as error:
-        raise WeightsError(f'{path}: {error}') from error
+        raise WeightsError(f'{checkpoint.path}: {error}') from error
 
 
-def load_weights(model: Model, source: StrPath, *, ema: bool | None = None) -> Model:
+def load_weights(model: Model, source: StrPath | Checkpoint, *, ema: bool | None = None) -> Model:
     """Load weights in any dialect into a trunk, classifier, backbone or whole segmentor, and return it.
 
-    `source` is a path, a URL or `repvgg://NAME`; `ema` as in `dialects.unwrap`. The file must hold each
-    tensor of the model in its shape. It may hold more only by name: the classifier, auxiliary heads and later
-    stages that the model was built without and, for a trunk, the heads of a segmentor. Where anything does
-    not fit, the model stays as it was.
+    `source` is a path, a URL, `repvgg://NAME` or a checkpoint that was read; `ema` as in `key_maps.unwrap`.
+    The file must hold each tensor of the model in its shape. It may hold more only by name: the classifier, auxiliary
+    heads and later stages that the model was built without and, for a trunk, the heads of a segmentor. Where anything
+    does not fit, the model stays as it was.
 
     Raises:
         WeightsError: the source cannot be had or read, or does not fit the model; lists both sides.
@@ -191,7 +214,7 @@ def load_weights(model: Model, source: StrPath, *, ema: bool | None = None) -> M
     try:
         tensors = fitting(model, tensors)
     except WeightsError as error:
-        raise WeightsError(f'{source}: {error}') from error
+        raise WeightsError(f'{source.path if isinstance(source, Checkpoint) else source}: {error}') from error
     # Not strict, because old files lack `num_batches_tracked`, and only that.
     model.load_state_dict(tensors, strict=False)
     return model

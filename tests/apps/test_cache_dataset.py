@@ -20,9 +20,9 @@ from mmseg.utils import register_all_modules
 from PIL import Image
 
 from repvgg_seg.apps import cache_dataset
-from repvgg_seg.apps.config import load_config
 from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.openmmlab import image_cache
+from repvgg_seg.workflows.config import load_config
 from tests.conftest import tool
 
 register_all_modules()

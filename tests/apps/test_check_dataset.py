@@ -14,10 +14,11 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from repvgg_seg.apps.check_dataset import check_dataset
-from repvgg_seg.apps.config import load_config
-from repvgg_seg.data.report import GROUPS
-from repvgg_seg.data.samples import ORIENTATION
+from repvgg_seg.data.checks import CHECKS, RIGHT, check
+from repvgg_seg.data.samples import ORIENTATION, Sample
+from repvgg_seg.data.splits import Split
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.splits import check_dataset
 from tests.conftest import fails, tool
 
 CONFIG = """
@@ -260,7 +261,7 @@ def test_a_clean_data_set_is_passed_in_silence(data, tmp_path, capsys) -> None:
     argv = [str(data.config), '--out', str(tmp_path / 'out'), '--json', str(tmp_path / 'data.json'), '--workers', '2']
     assert tool('check_dataset')(argv) == 0
     said = capsys.readouterr().out
-    assert said.count('\nok ') == len(GROUPS) and 'no errors, no warnings' in said
+    assert said.count('\nok ') == len(RIGHT) and 'no errors, no warnings' in said
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {'class_frequencies.png', 'train.png', 'val.png'}
     found = json.loads((tmp_path / 'data.json').read_text())
     assert found['findings'] == [] and found['splits']['train']['sizes'] == [[128, 64, 8]]
@@ -280,9 +281,26 @@ def test_each_fault_is_found_and_nothing_else(fault: str, data) -> None:
     assert re.search(message, str(found[0])), str(found[0])
 
 
-def test_every_check_stands_in_one_place_of_the_report() -> None:
-    named = [check for checks in GROUPS.values() for check in checks]
-    assert len(named) == len(set(named)) and {check for _, _, check, _ in FAULTS.values()} <= set(named)
+def test_every_check_has_a_name_of_its_own_and_a_place_in_the_report() -> None:
+    checks = [check for several in CHECKS.values() for check in several]
+    names = {check.name for check in checks}
+    assert len(checks) == len(names) and {check.right for check in checks} == set(RIGHT)
+    assert {check for _, _, check, _ in FAULTS.values()} <= names
+
+
+def test_a_check_is_one_function_that_the_command_and_its_report_pick_up(data, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(CHECKS, 'sample', [*CHECKS['sample']])
+
+    @check('sample', RIGHT[2], 'warning', 'images that are wide: {count}', 'crop them')
+    def wide(sample: Sample, split: Split) -> str:
+        return sample.image if split.is_training and sample.image_size[0] > 100 else ''
+
+    argv = [str(data.config), '--out', str(data.root / 'out'), '--workers', '1', '--json', str(data.root / 'x.json')]
+    assert tool('check_dataset')(argv) == 0
+    printed = capsys.readouterr().out
+    assert 'WARNING  train: images that are wide: 8' in printed and '-> crop them' in printed
+    [found] = json.loads((data.root / 'x.json').read_text())['findings']
+    assert (found['check'], found['severity'], found['count']) == ('wide', 'warning', 8)
 
 
 def test_faults_that_depend_on_the_config(data) -> None:

@@ -13,9 +13,10 @@ from PIL import ExifTags, Image
 
 from repvgg_seg import files
 from repvgg_seg.apps import export
-from repvgg_seg.apps.export import default_size, export_model, read_preparation, sizes_of_val
+from repvgg_seg.apps.export import export_model
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
+from repvgg_seg.workflows.preparation import default_size, read_preparation, sizes_of_val
 from tests.conftest import fails, latest, tool, without_hash_of_config
 
 

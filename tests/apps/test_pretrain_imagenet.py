@@ -14,12 +14,13 @@ import torch
 from mmengine.config import Config
 
 from repvgg_seg import VARIANTS, RepVGG, RepVGGClassifier, load_weights
-from repvgg_seg.apps import pretrain_imagenet as pretraining
+from repvgg_seg.apps.train import prepare
 from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.models import variants
 from repvgg_seg.models.weight_decay import undecayed
 from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor, imagenet
 from repvgg_seg.weights.key_maps import DIALECTS, from_official
+from repvgg_seg.workflows import pretraining
 from tests.conftest import TINY, TINY_PLUS, tool
 from tests.pretrain.conftest import WNIDS, write_folders, write_image
 
@@ -385,15 +386,13 @@ def test_two_processes_take_the_steps_of_one_that_accumulates(folders, tmp_path)
 
 
 def test_the_batch_of_the_recipe_is_divided_among_processes(monkeypatch, folders, tmp_path) -> None:
-    seen = {}
     monkeypatch.setattr(pretraining.Runner, 'from_cfg', lambda cfg: cfg)
-    monkeypatch.setattr(pretraining, 'run_training', lambda cfg: seen.update(cfg=cfg))
-    monkeypatch.setattr(pretraining, '_publish', lambda *_: {})
     monkeypatch.setattr(pretraining, '_check_data', lambda cfg: 10000)
     monkeypatch.setattr(pretraining, 'get_world_size', lambda: 8)
-    pretraining.pretrain(pretraining.config_of('paper-120e'), recipe='paper-120e', work_dir=str(tmp_path))
-    assert seen['cfg'].train_dataloader.batch_size == seen['cfg'].train_dataloader.sampler.batch_size == 32
-    assert 'custom_l2' not in seen['cfg'].model and seen['cfg'].param_scheduler[-1].end == 120
+    cfg = prepare(pretraining.config_of('paper-120e'), 'none')
+    pretraining.begin(cfg, recipe='paper-120e', work_dir=str(tmp_path))
+    assert cfg.train_dataloader.batch_size == cfg.train_dataloader.sampler.batch_size == 32
+    assert 'custom_l2' not in cfg.model and cfg.param_scheduler[-1].end == 120
 
 
 # ---- what a user can do wrong

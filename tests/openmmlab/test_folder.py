@@ -11,9 +11,9 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 from PIL import Image
 
-from repvgg_seg.apps.check_dataset import check_quickly
-from repvgg_seg.apps.config import load_config
 from repvgg_seg.openmmlab.datasets import metainfo
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.splits import check_quickly
 from tests.conftest import tool
 
 register_all_modules()

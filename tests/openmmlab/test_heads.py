@@ -11,10 +11,10 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import Tensor, nn
 
-from repvgg_seg.apps.config import build_segmentor, load_config
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
 from repvgg_seg.runtime.backends import openvino_core
+from repvgg_seg.workflows.config import build_segmentor, load_config
 from tests.conftest import randomise, relative
 
 register_all_modules()

@@ -11,8 +11,8 @@ from mmseg.utils import register_all_modules
 
 from repvgg_seg import cli
 from repvgg_seg.apps import make_train_ids
-from repvgg_seg.apps.config import load_config
 from repvgg_seg.openmmlab.skip_unreadable import LIST, GuardedPipeline, GuardedRunner, Ledger
+from repvgg_seg.workflows.config import load_config
 from tests.conftest import fails, latest, tool
 
 
