@@ -104,7 +104,7 @@ def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
     finally:
         try:
             temporary.unlink(missing_ok=True)
-        except OSError:  # the folder itself is unusable, which has been said already
+        except OSError:  # the folder itself is unusable, which the first error says
             logger.debug('could not remove %s', temporary)
 
 
@@ -126,7 +126,7 @@ def write_text(text: str, path: StrPath) -> None:
         FileError: it cannot be written.
     """
     with atomic_write(path) as file:
-        file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are no text
+        file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are not text
 
 
 def sha256(path: StrPath) -> str:
@@ -229,7 +229,7 @@ def _settings(marker: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(read_text(marker))
         if not isinstance(found, dict):
-            raise ValueError('it is no object')
+            raise ValueError('it is not an object')
         return found
     except FileNotFoundError:
         return None

@@ -31,7 +31,7 @@ def test_the_overview_names_every_command_and_loads_nothing_heavy() -> None:
         (['xyz'], "no command 'xyz': `repvgg-seg --help` lists them all"),
         (['configs', 'pspnet_repvg_b2_cityscapes'], 'did you mean pspnet_repvgg_b2_cityscapes?'),
         (['configs', '--out', 'x.py'], 'name the config to write'),
-        (['configs', 'pspnet_repvgg_a0_demo', '--out', 'x.txt'], 'x.txt is no name for a config'),
+        (['configs', 'pspnet_repvgg_a0_demo', '--out', 'x.txt'], 'x.txt is not a name for a config'),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_command_is_one_sentence(argv, message, capsys) -> None:

@@ -300,8 +300,8 @@ def test_the_report_can_be_about_running_models(monkeypatch: pytest.MonkeyPatch,
     site.uninstall('torch')
     failing(monkeypatch, {'torch': ImportError('x'), 'mmcv': ImportError('x')})
     assert main(['doctor', '--runtime']) == 0
-    said = capsys.readouterr().out
-    assert '\nnumpy ' in said and '\ntorch ' not in said and 'Exported files run here' in said
+    message = capsys.readouterr().out
+    assert '\nnumpy ' in message and '\ntorch ' not in message and 'Exported files run here' in message
     assert main(['doctor']) == 1
 
 

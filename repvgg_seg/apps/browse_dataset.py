@@ -82,7 +82,7 @@ def _draw(
 
 
 def _image(tensor: np.ndarray, preprocessor: SegDataPreProcessor) -> np.ndarray:
-    """Return the network's input (3, H, W) as the image (H, W, 3), uint8 RGB, that it was made from."""
+    """Return the image (H, W, 3), uint8 RGB, that the network's input (3, H, W) was made from."""
     pixels = tensor.transpose(1, 2, 0)
     if preprocessor._enable_normalize:
         pixels = pixels * preprocessor.std.numpy().ravel() + preprocessor.mean.numpy().ravel()

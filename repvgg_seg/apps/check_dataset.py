@@ -2,7 +2,7 @@
 
     python tools/check_dataset.py configs/pspnet_repvgg_a0_demo.py
 
-says what is wrong, where, and what cures it: missing, damaged, turned or doubled files, masks that are no class
+says what is wrong, where, and what cures it: missing, damaged, turned or repeated files, masks that are not class
 indices, labels outside the classes or off by one, classes that never occur, validation images that are trained on. A
 chart of the classes and a contact sheet of each split go to --out: look at them. Copies are found by their pixels; a
 copy that was resized or saved as JPEG again is not.

@@ -44,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         print(text)
         return
     if Path(args.out).suffix != '.py':
-        raise ValueError(f'{args.out} is no name for a config: let it end in .py')
+        raise ValueError(f'{args.out} is not a name for a config: it must end in .py')
     if Path(args.out).exists():
         raise ValueError(f'{args.out} is there already: choose another name, or remove it')
     write_text(f'# {args.name} of repvgg-seg, with all that it is based on.\n{text}', args.out)

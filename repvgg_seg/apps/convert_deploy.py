@@ -7,7 +7,7 @@
 Writes deploy.pth (weights; loads with weights_only=True), report.json (deviations, sizes, hashes, versions) and, for a
 segmentor, deploy.py, its config: mmseg.apis.init_model('deploy.py', 'deploy.pth') runs the two.
 If the two forms are not equal nothing is written. A work directory, or a checkpoint of it, is enough: checkpoints
-remember their config. Of a checkpoint from elsewhere, name the config first.
+remember their config. For a checkpoint from elsewhere, name the config first.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cfg_options(parser)
 
 
-def _told(words: list[str], out: str | None) -> tuple[str | None, str, str | Path]:
+def _read_words(words: list[str], out: str | None) -> tuple[str | None, str, str | Path]:
     """Return model, weights and output folder of a command line.
 
     Raises:
@@ -59,7 +59,7 @@ def _told(words: list[str], out: str | None) -> tuple[str | None, str, str | Pat
 
 def main(args: argparse.Namespace) -> None:
     """Convert, and print the deviations."""
-    model, checkpoint, out_dir = _told(args.words, args.out)
+    model, checkpoint, out_dir = _read_words(args.words, args.out)
     if model is not None and model in variants.VARIANTS:
         if args.cfg_options:
             raise ValueError('a classifier has no config: leave --cfg-options out')

@@ -5,11 +5,11 @@
     python tools/export.py work_dirs/demo --to openvino --precision int8 --calibration configs/pspnet_repvgg_a0_demo.py
 
 The model is a folder that tools/convert_deploy.py wrote, or a work directory or checkpoint of a training, which is
-converted into its folder `deploy` before.
+first converted into its folder `deploy`.
 
-The file takes uint8 images (N, H, W, C), of three channels in RGB, and returns class indices (N, H, W); classes,
-palette, size, versions and the hash of the weights are inside it. Beside it, FILE.report.json tells how far it is from
-the original; a file that is further off than it may be is not written. docs/quantization.md tells about int8.
+The file takes uint8 images (N, H, W, C), three channels in RGB, and returns class indices (N, H, W); classes,
+palette, size, versions and the hash of the weights are inside it. FILE.report.json beside it says how far it is from
+the original; a file that is too far off is not written. docs/quantization.md explains int8.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def export_model(
     arguments = dict(locals())
     asked = read_calibration(arguments, _command(arguments))
     given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
-    # Of a training they are in the converted config already, which has no part that only training reads.
+    # The converted config of a training has them already, and lacks the parts that only training reads.
     cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
     if to in TARGETS and out is None:
         name = 'model' if precision == 'fp32' else f'model_{precision}'

@@ -4,8 +4,8 @@
     python tools/test.py work_dirs/demo work_dirs/demo/deploy/model.onnx
 
 WEIGHTS are a checkpoint or a work directory, which stands for its best checkpoint or else its latest, and what
-tools/export.py wrote: files that are run as applications run them, by Segmenter with its defaults. Differences are to
-what is named first.
+tools/export.py wrote: files that are run as in an application, by Segmenter with its defaults. Differences are to
+the first of them.
 """
 
 from __future__ import annotations

@@ -55,8 +55,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> list[Row]:
     """Time the training pipeline by mmseg's transforms, by ours and, where there is a cache, by ours with it.
 
-    Files are read once before, so that they come from memory. Of each pipeline the mean milliseconds an image of each
-    stage in one thread, of each image the fastest round, and images a second through the data loader.
+    Files are read once before, so that they come from memory. Rows are, for each pipeline, the mean milliseconds per
+    image of each stage in one thread (for each image its fastest round), and the images per second of the data loader.
 
     Raises:
         ValueError: the config's pipeline has nothing to compare, or there is nothing to time.
@@ -136,7 +136,7 @@ def _is_cached(sample: dict[str, Any], pipeline: Pipeline) -> bool:
 def _time_stages(
     pipelines: dict[str, Pipeline], samples: list[dict[str, Any]], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Return the mean milliseconds a sample of each stage, of each sample the fastest round.
+    """Return the mean milliseconds per sample of each stage; for each sample its fastest round counts.
 
     Pipelines take turns, and a sample has the same random numbers in all of them and in each round.
     """

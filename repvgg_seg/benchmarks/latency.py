@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
     Raises:
         FileNotFoundError: the config, the checkpoint or the image is not there.
-        ValueError: the config's model is no train-time RepVGG segmentor, or there is nothing to time.
+        ValueError: the config's model is not a train-time RepVGG segmentor, or there is nothing to time.
     """
     cfg = load_config(args.config, args.cfg_options)
     chosen, images = runtimes.chosen(args)

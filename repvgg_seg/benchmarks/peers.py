@@ -1,4 +1,4 @@
-"""Our segmentors beside those of mmseg that are known for speed, in the same runtimes.
+"""Our segmentors beside those of mmseg that are known for their speed, in the same runtimes.
 
 Random weights, as the latency does not depend on them. The peers are built from the configs that mmseg installs.
 """

@@ -1,4 +1,4 @@
-"""Finished ImageNet pretrainings: how their accuracy grew, and that their deployed forms have it too."""
+"""Finished ImageNet pretrainings: how their accuracy grew, and the accuracy of their deployed forms."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which share of the machine's peak a graph reaches: its arithmetic over its latency, over that of matrix products.
+"""The share of the machine's peak that a graph reaches: its operations per second over those of matrix products.
 
 The products run in turn with the graphs and in the same runtimes; of each precision the fastest runtime counts.
 """

@@ -129,7 +129,7 @@ def _segment_square(model: str, backend: str, side: int) -> tuple[float, float, 
     for top, left in itertools.product(range(0, side, 512), range(0, side, 1024)):
         part = image[top : top + 512, left : left + 1024]
         part[:] = scene[: part.shape[0], : part.shape[1]]
-    segmenter(scene)  # what the runtime allocates at its first run is no matter of the image
+    segmenter(scene)  # at its first run the runtime allocates memory that does not depend on the image
     start = time.perf_counter()
     _, growth = peak_memory(lambda: segmenter(image, out=mask))
     return time.perf_counter() - start, (image.nbytes + mask.nbytes) / 2**20, growth

@@ -165,15 +165,15 @@ def extra_mask(split: Split) -> Iterator[Fault]:
 
 @check(
     'split', PAIRS, 'warning',
-    'images other than {suffixes}, not used: {count}', 'rename or convert them, or set img_suffix', whole=True,
+    'images other than {used}, not used: {count}', 'rename or convert them, or set img_suffix', whole=True,
 )  # fmt: skip
 def unused_image(split: Split) -> Iterator[Fault]:
     if split.folders is None:
         return
     images, masks = Path(split.folders.images), Path(split.folders.masks)
     if images not in (masks, *masks.parents):  # masks of other kinds lie there as well
-        suffixes = ' or '.join(f'*{suffix}' for suffix in split.folders.image_suffixes)
-        yield from _unread(split, split.folders.images, IMAGE_SUFFIXES, suffixes=suffixes)
+        used = ' or '.join(f'*{suffix}' for suffix in split.folders.image_suffixes)
+        yield from _unread(split, split.folders.images, IMAGE_SUFFIXES, used=used)
 
 
 def _unread(split: Split, folder: str, suffixes: Iterable[str], **values: str) -> Iterator[Fault]:
@@ -462,7 +462,7 @@ def absent_class(tally: Tally) -> Iterator[Fault]:
 
 
 @check(
-    'pair', APART, 'error', 'images with the very pixels of one in {train}: {count}',
+    'pair', APART, 'error', 'images with exactly the pixels of one in {train}: {count}',
     'remove them from one of the two: results on {other} would be too good',
 )  # fmt: skip
 def leak(train: Tally, other: Tally) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The findings about a data set as text that is understood at a glance, and as plain data."""
+"""The findings about a data set, as text to read and as plain data."""
 
 from __future__ import annotations
 

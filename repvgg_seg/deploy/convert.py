@@ -324,8 +324,8 @@ def write_deployed(
 ) -> dict[str, Any]:
     """Write the verified weights, the `config` of a segmentor and their report into `folder`; return the report.
 
-    The report goes first and comes last, with the hashes of the other files: whatever interrupts this, no report
-    vouches for files of two conversions.
+    The old report is removed first and the new one is written last, with the hashes of the other files: after an
+    interruption no report lies beside files that it does not describe.
     """
     weights = folder / 'deploy.pth'
     (folder / 'report.json').unlink(missing_ok=True)

@@ -94,7 +94,7 @@ def _check_file(path: Path) -> None:
         raise FileError(f'{path} holds the weights of {path.with_suffix(".xml").name}: name that file')
     if suffix not in KINDS:
         raise FileError(
-            f'{path} is no exported model, which ends in {" or ".join(KINDS)}: tools/export.py makes one of what '
+            f'{path} is not an exported model, which ends in {" or ".join(KINDS)}: tools/export.py makes one from what '
             'tools/convert_deploy.py wrote'
         )
     try:
@@ -138,7 +138,7 @@ def openvino_core() -> Any:
     freed in the order they were made in, the second puts back memory that is unmapped, and the next signal with a
     Python handler (a data loader's SIGCHLD, Ctrl-C) ends the process with a segmentation fault.
     """
-    return _core_of(os.getpid())  # a forked process has none of its parent's threads, so it needs a Core of its own
+    return _core_of(os.getpid())  # a forked process has none of its parent's threads, so it needs another Core
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""Whole folders, videos and cameras through a Segmenter, into files; interrupted, the same call goes on."""
+"""Segmenting whole folders, videos and cameras into files; after an interruption the same call continues."""
 
 from __future__ import annotations
 
@@ -156,9 +156,10 @@ def predict(
 ) -> Summary:
     """Segment `inputs` into `out`/{index,colour,overlay,area,confidence}, of which `save` names those that are written.
 
-    By default these are all that the file tells. A confidence is a PNG file of 255 * the probability of each pixel's
-    class, rounded. With `below`, confidences are written too, and the summary has the share of each image, of now and
-    of before, whose probability is smaller: of what is to be labelled next, the largest teach most.
+    By default all kinds are written that the file can give. A confidence is a PNG file of 255 * the probability of each
+    pixel's
+    class, rounded. With `below`, confidences are written too, and the summary has, for each image of this call and of
+    earlier ones, the share of its pixels with a smaller probability: label the images with the largest shares next.
 
     Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
     them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Model = TypeVar('Model', bound=nn.Module)
 
 SCHEME = 'repvgg://'
-# Said wherever weights cannot be had.
+# Added to messages about weights that cannot be had.
 WITHOUT = 'to train without them, pass --cfg-options model.backbone.init_cfg=None'
 
 
@@ -108,7 +108,7 @@ def resolve(source: StrPath) -> Path:
 
 
 def find(name: str) -> tuple[WeightFile, Path] | None:
-    """Return the file of a release that is there already, not yet verified."""
+    """Return the file of a release that is on disk already, not yet verified."""
     candidates = ((file, folder / file.file) for folder in folders() for file in manifest()[name].files)
     return next(((file, path) for file, path in candidates if path.is_file()), None)
 
@@ -155,7 +155,7 @@ def _resolve_url(url: str) -> Path:
     elif digits:
         download(url, path, file.verify)
     else:
-        download(url, path, read_checkpoint)  # nothing is published to check against, but it must be whole
+        download(url, path, read_checkpoint)  # no hash is published, but the file must be whole
     return path
 
 
@@ -187,7 +187,7 @@ def read_weights(source: StrPath | Checkpoint, *, ema: bool | None = None) -> St
     """Return the tensors of a checkpoint, a path, a URL or `repvgg://NAME` in any dialect, under this package's names.
 
     Raises:
-        WeightsError: the source cannot be had or read, is no RepVGG's, or holds what cannot be weights.
+        WeightsError: the source cannot be had or read, is not of a RepVGG, or holds what cannot be weights.
     """
     checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.read(source)
     try:
@@ -228,7 +228,7 @@ def fitting(model: nn.Module, tensors: StateDict) -> StateDict:
     """
     trunk = model if isinstance(model, RepVGG) else getattr(model, 'backbone', None)
     if not isinstance(trunk, RepVGG):
-        raise WeightsError(f'{type(model).__name__} is no RepVGG, and has none as its backbone')
+        raise WeightsError(f'{type(model).__name__} is not a RepVGG, and has none as its backbone')
     if trunk is not model and not is_segmentor(tensors):
         raise WeightsError(
             f'these weights have no segmentation head but {shorten(tensors, 3)}: load them into model.backbone'
@@ -271,7 +271,7 @@ def _check_value(key: str, value: Tensor, dtype: torch.dtype) -> None:
     """Check that a tensor holds numbers of the kind of `dtype`, all finite there."""
     plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
     if not plain or value.is_floating_point() != dtype.is_floating_point:
-        raise WeightsError(f'{key} is of type {value.dtype}, which is no weight: use the original file')
+        raise WeightsError(f'{key} is of type {value.dtype}, which is not a weight: use the original file')
     if not value.to(dtype).isfinite().all():  # a float64 may overflow
         raise WeightsError(f'{key} is not finite everywhere: the training diverged, or the file is damaged')
 

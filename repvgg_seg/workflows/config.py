@@ -60,7 +60,7 @@ def load_config(
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it is none of a `kind`, whose models have a `part`, or an option changes nothing that is in it.
+        ValueError: it is not the config of a `kind`, whose model has a `part`, or an option changes nothing in it.
     """
     path = find_config(path)
     try:
@@ -104,7 +104,7 @@ OWN_KEYS = {'auto_scale_lr', 'compile', 'custom_imports', 'data_root', 'max_bad_
 
 
 def _check_root(cfg: Config, key: str, name: str) -> None:
-    """Refuse an option that nothing reads: what a config file calls by a name of its own has done its work."""
+    """Refuse an option that nothing reads, such as a variable of the config file: its value has been used already."""
     root = key.partition('.')[0]
     used = {*inspect.signature(Runner).parameters} | OWN_KEYS
     if root in used:
@@ -181,7 +181,7 @@ def _arguments(kind: Any) -> set[str] | None:
 
 
 def heads(cfg: Config) -> list[str]:
-    """Return the names of the heads in the model of `cfg`, each of one head alone."""
+    """Return the names of the heads in the model of `cfg`; cascades are left out."""
     return [key for key in ('decode_head', 'auxiliary_head') if isinstance(cfg.model.get(key), Mapping)]
 
 
@@ -203,7 +203,7 @@ def recorded_config(checkpoint: Checkpoint, options: dict[str, Any] | None = Non
 
 
 def _require_plain(cfg: Config, path: Path) -> None:
-    """Refuse a recorded config that names code outside of the registries: it may come from anybody.
+    """Refuse a recorded config that names code outside of the registries: the file may come from anyone.
 
     Raises:
         ValueError: it does.

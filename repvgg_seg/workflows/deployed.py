@@ -101,7 +101,7 @@ def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any
 
 
 def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
-    """Return the folder of the deployed model: `path` itself or, of a training, its folder `deploy`, made if need be.
+    """Return the folder of the deployed model: `path` itself, or the folder `deploy` of a training, which may be made.
 
     Raises:
         FileNotFoundError, ValueError: see `convert_segmentor_checkpoint`; or an exported file was named.
@@ -121,7 +121,7 @@ def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
         if same_options and report['source']['sha256'] == files.sha256(find_checkpoint(path)):
             return folder
     except (OSError, ValueError, LookupError, TypeError):
-        pass  # it is written anew
+        pass  # it is converted again
     convert_segmentor_checkpoint(None, path, folder, options)
     return folder
 
@@ -139,7 +139,7 @@ def load_deployed(
     config, weights, report_file = (folder / name for name in ('deploy.py', 'deploy.pth', 'report.json'))
     cure = 'name a folder that tools/convert_deploy.py wrote for a segmentor'
     if not folder.is_dir():
-        raise FileNotFoundError(f'{folder} is no folder: {cure}')
+        raise FileNotFoundError(f'{folder} is not a folder: {cure}')
     if weights.is_file() and not config.is_file():
         raise ValueError(f'{folder} holds no deploy.py beside its deploy.pth, so it is a classifier: {cure}')
     if missing := [path.name for path in (config, weights, report_file) if not path.is_file()]:

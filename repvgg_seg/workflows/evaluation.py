@@ -171,7 +171,7 @@ def evaluate(
     if tta and not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
         raise ValueError('--tta needs tta_model and tta_pipeline in the config')
     cfg.work_dir = work_dir or default_work_dir(cfg)
-    cfg.load_from, cfg.resume = None, False  # what is evaluated is `checkpoint`, whatever the training began with
+    cfg.load_from, cfg.resume = None, False  # `checkpoint` is evaluated, not what the training began with
     keep_only_test(cfg)
     cfg.model.backbone.init_cfg = None  # the checkpoint holds these weights
     if tta:
@@ -215,7 +215,7 @@ def evaluate(
 
 
 def _without_labels(cfg: Config, out_dir: str | None, show_dir: str | None) -> str | None:
-    """Let `cfg` neither load nor compare labels if its test set has none; return where masks go.
+    """Change `cfg` not to load labels if its test set has none; return where masks go.
 
     Raises:
         ValueError: it has none, and nothing is to be written.
@@ -244,7 +244,7 @@ def _unlabelled(steps: Any) -> Any:
 
 
 def _meaning(metainfo: Mapping[str, Any]) -> str:
-    """Return what the numbers in predicted masks mean."""
+    """Return the meaning of the numbers in predicted masks."""
     names = metainfo['classes']
     less = ', one less than in the masks of the data set, whose 0 is ignored' if metainfo['reduce_zero_label'] else ''
     return f'class indices, from 0 ({names[0]}) to {len(names) - 1} ({names[-1]}){less}'

@@ -28,7 +28,7 @@ def read_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
     """Return how `cfg` prepares images for the test.
 
     Raises:
-        ValueError: in a way that `fit='test'` is not able to.
+        ValueError: in a way that a Segmenter cannot repeat, and `fit` is 'test'.
     """
     found: dict[str, Any] = {}
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
@@ -56,7 +56,7 @@ def read_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
 
 
 def sizes_of_val(cfg: Config, preparation: Preparation) -> dict[Size, float]:
-    """Return each (H, W) that the test makes of images of the val set, with its share; {} where they are not here.
+    """Return each (H, W) that the test makes of images of the val set, with its share; {} without these images.
 
     Only the heads of files are read.
     """
@@ -66,7 +66,7 @@ def sizes_of_val(cfg: Config, preparation: Preparation) -> dict[Size, float]:
         data: Any = DATASETS.build(dataset['dataset']) if dataset else ()
         paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
         sizes = Counter(preparation.resized(_shape(path, preparation.upright)) for path in paths)
-    except (OSError, ValueError):  # the data is of the training, which may have been elsewhere
+    except (OSError, ValueError):  # the training, and its data, may have been on another machine
         return {}
     return {size: count / len(paths) for size, count in sizes.most_common()}
 
@@ -82,7 +82,7 @@ def default_size(cfg: Config) -> Size:
     """Return the (H, W) of the windows of the test of `cfg`, or else of the box that its images fit into, or its crops.
 
     Raises:
-        ValueError: it tells none.
+        ValueError: it has none of these.
     """
     if (cfg.model.get('test_cfg') or {}).get('mode') == 'slide':
         return tuple(cfg.model.test_cfg.crop_size)

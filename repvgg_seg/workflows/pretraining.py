@@ -39,7 +39,7 @@ def config_of(recipe: str, options: dict[str, Any] | None = None) -> Config:
 
     Raises:
         FileNotFoundError: there is no such config.
-        ValueError: it is none of pretraining, or an option changes nothing in it.
+        ValueError: it is not a config of pretraining, or an option changes nothing in it.
     """
     path = CONFIGS / 'imagenet' / f'{recipe.replace("-", "_")}.py' if recipe in RECIPES else Path(recipe)
     return load_config(path, options, kind='classifier', part='arch')
@@ -127,7 +127,7 @@ def _check_head(head: int, classes: int, cure: str) -> None:
 def _check_identity(checkpoint: str, identity: Mapping[str, Any]) -> None:
     recorded = read_checkpoint(checkpoint).get('meta', {}).get('pretraining')
     if recorded is None:
-        raise ValueError(f'{checkpoint} is no checkpoint of pretraining: name an iter_N.pth of its work directory')
+        raise ValueError(f'{checkpoint} is not a checkpoint of pretraining: name an iter_N.pth of its work directory')
     other = [
         f'{key} {recorded.get(key)} instead of {value}' for key, value in identity.items() if recorded.get(key) != value
     ]

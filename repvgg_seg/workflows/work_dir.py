@@ -25,7 +25,7 @@ def find_checkpoint(path: str | Path, *, best: bool = True) -> str:
     latest = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder / 'deploy.pth'
     if not latest.is_file():
         raise FileNotFoundError(f'{folder} holds no checkpoint: name a .pth file, or train first with tools/train.py')
-    # A best checkpoint from beyond the latest is of an earlier, longer run in the same directory.
+    # A best checkpoint with a higher number than the latest is of an earlier, longer run in the same directory.
     candidates = [p for p in folder.glob('best_*.pth') if _step(p) <= _step(latest)] if best else []
     return str(max(candidates, key=lambda p: p.stat().st_mtime, default=latest))
 
@@ -69,7 +69,7 @@ def default_work_dir(cfg: Config) -> str:
 
 
 def resume_from(cfg: Config, resume: str | None) -> None:
-    """Let `cfg` go on from `resume`: a checkpoint file, 'latest' of its work directory, or None for nothing.
+    """Let `cfg` resume from a checkpoint file, from the 'latest' of its work directory, or (None) not at all.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.

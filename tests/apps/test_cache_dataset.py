@@ -63,8 +63,8 @@ def entry(data: Path, source: Path) -> Path:
 
 def test_cached_files_are_what_mmseg_decodes(data, argv, capsys) -> None:
     assert tool('cache_dataset')(argv) == 0
-    said = capsys.readouterr().out
-    assert '0 files are cached, 16 are not and will take 0.00 GB' in said and 'all 16 files are cached' in said
+    message = capsys.readouterr().out
+    assert '0 files are cached, 16 are not and will take 0.00 GB' in message and 'all 16 files are cached' in message
     for image, mask in zip(sorted(data.glob(IMAGES)), sorted(data.glob(MASKS)), strict=True):
         assert is_cached(image) and is_cached(mask, 'LoadCachedAnnotations')
         ours, theirs = load('LoadCachedImage', image), load('LoadImageFromFile', image)
@@ -114,9 +114,9 @@ def test_what_cannot_be_cached_is_told_and_the_rest_is_cached(data, argv, capsys
     broken.write_bytes(b'no image')
     cv2.imwrite(str(deep), np.full((64, 128, 3), 40000, np.uint16))
     assert tool('cache_dataset')([*argv, 'train_dataloader.dataset.pipeline.0.color_type=unchanged']) == 2
-    said = capsys.readouterr().err
-    assert '2 of 16 files cannot be decoded, first ' in said and 'all others are cached' in said
-    assert f'{broken} (failed to load image' in said or f'{deep} (uint16, not 8 bits a channel)' in said
+    message = capsys.readouterr().err
+    assert '2 of 16 files cannot be decoded, first ' in message and 'all others are cached' in message
+    assert f'{broken} (failed to load image' in message or f'{deep} (uint16, not 8 bits a channel)' in message
     assert len(list((data / '.decoded').rglob('*.raw'))) == 14
     other = sorted(data.glob(IMAGES))[2]
     assert not is_cached(other)  # with alpha and depth, not as the colours that the loader here asks for
@@ -210,9 +210,10 @@ def test_a_disk_without_room_is_told_before_anything_is_written(data, argv, caps
     usage = shutil.disk_usage(data)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=100_000))
     assert tool('cache_dataset')(argv) == 2
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
-        '.decoded would take 0.0 GB more, but its disk has 0.0 GB free: make room, or make that folder a link' in said
+        '.decoded would take 0.0 GB more, but its disk has 0.0 GB free: make room, or make that folder a link'
+        in message
     )
     assert not (data / '.decoded').exists()
 

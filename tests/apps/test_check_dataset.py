@@ -194,7 +194,7 @@ FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
     'an image with a wrong checksum': (first('images', flip_bits), 'error', 'unreadable_image', r'0\.png: broken PNG'),
     'an empty image': (first('images', lambda p: p.write_bytes(b'')), 'error', 'unreadable_image', r'0\.png: is empty'),
     'a text in place of an image': (
-        first('images', lambda p: p.write_text('nothing')), 'error', 'unreadable_image', r'0\.png: is no image'
+        first('images', lambda p: p.write_text('nothing')), 'error', 'unreadable_image', r'0\.png: is not an image'
     ),
     'a truncated mask': (first('masks', truncate), 'error', 'unreadable_mask', r'0\.png: image file is truncated'),
     'a mask of another size': (
@@ -260,8 +260,8 @@ FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
 def test_a_clean_data_set_is_passed_in_silence(data, tmp_path, capsys) -> None:
     argv = [str(data.config), '--out', str(tmp_path / 'out'), '--json', str(tmp_path / 'data.json'), '--workers', '2']
     assert tool('check_dataset')(argv) == 0
-    said = capsys.readouterr().out
-    assert said.count('\nok ') == len(RIGHT) and 'no errors, no warnings' in said
+    message = capsys.readouterr().out
+    assert message.count('\nok ') == len(RIGHT) and 'no errors, no warnings' in message
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {'class_frequencies.png', 'train.png', 'val.png'}
     found = json.loads((tmp_path / 'data.json').read_text())
     assert found['findings'] == [] and found['splits']['train']['sizes'] == [[128, 64, 8]]
@@ -346,8 +346,8 @@ def test_label_ids_of_cityscapes_in_place_of_train_ids(tiny_config, tmp_path, ca
     argv = [tiny_config, '--out', tmp_path / 'out', '--workers', '1', '--cfg-options',
             'train_dataloader.dataset.seg_map_suffix=_gtFine_labelIds.png']  # fmt: skip
     assert 'should not be trained on this data' in fails(capsys, 'check_dataset', *argv)
-    said = fails(capsys, 'train', argv[0], '--work-dir', tmp_path / 'w', *argv[-2:])
-    assert re.search(r'outside the 19 classes .*these look like Cityscapes\' labelIds.*make_train_ids\.py', said)
+    message = fails(capsys, 'train', argv[0], '--work-dir', tmp_path / 'w', *argv[-2:])
+    assert re.search(r'outside the 19 classes .*these look like Cityscapes\' labelIds.*make_train_ids\.py', message)
     assert not (tmp_path / 'w').exists()
 
 
@@ -356,12 +356,12 @@ def test_errors_are_printed_with_files_and_cures_and_end_in_status_2(data, tmp_p
         mask.unlink()
     argv = [str(data.config), '--out', str(tmp_path / 'out'), '--workers', '1']
     assert tool('check_dataset')(argv) == 2
-    said = capsys.readouterr()
+    message = capsys.readouterr()
     assert re.search(
         r'ERROR +train: images without a mask: 6\n( +\S+/images/train/\d\.png has no \S+\n){5} +…\n +-> add the masks',
-        said.out,
+        message.out,
     )
-    assert '1 error, no warnings' in said.out and 'should not be trained on this data' in said.err
+    assert '1 error, no warnings' in message.out and 'should not be trained on this data' in message.err
 
 
 # ---- what train.py refuses at the start
@@ -384,7 +384,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], list[str], str]] = {
         lambda d: None, ['model.auxiliary_head.num_classes=2'],
         r'the data set names 3 classes, and auxiliary_head has outputs for 2: set model\.auxiliary_head\.num_classes=3',
     ),
-    'a share that is none': (lambda d: None, ['max_bad_share=7'], r'max_bad_share=7 is no share .* from 0 to 1'),
+    'a share that is none': (lambda d: None, ['max_bad_share=7'], r'max_bad_share=7 is not a share .* from 0 to 1'),
 }  # fmt: skip
 
 
@@ -393,7 +393,7 @@ def test_train_refuses_what_cannot_train(fault: str, data, tmp_path, capsys) -> 
     destroy, options, message = REFUSED[fault]
     destroy(data)
     argv = [data.config, '--work-dir', tmp_path / 'w', *(['--cfg-options', *options] if options else [])]
-    assert re.search(message, said := fails(capsys, 'train', *argv)), said
+    assert re.search(message, text := fails(capsys, 'train', *argv)), text
     assert not (tmp_path / 'w').exists()
 
 

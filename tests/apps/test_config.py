@@ -55,7 +55,7 @@ def test_a_checkpoint_remembers_the_config_with_its_options(trained, tiny_config
         (None, 'does not hold the config that it was trained with: name the config, too'),
         ("__import__('os').system('touch marker')", 'the recorded config cannot be read'),
         ('[' * 100000, 'the recorded config cannot be read'),
-        ('[1]', 'is no dictionary'),
+        ('[1]', 'is not a dictionary'),
         ("{'custom_imports': {'imports': ['antigravity']}}", "names code of its own, 'antigravity'"),
         ("{'model': {'heads': [{'type': 'os.system'}]}}", "names code of its own, 'os.system'"),
     ],

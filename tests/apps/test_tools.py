@@ -220,12 +220,14 @@ def test_two_processes_train_through_torchrun_from_another_directory(repo, tiny_
 
 def test_missing_data(capsys, repo, tmp_path) -> None:
     config = repo / 'configs/pspnet_repvgg_b2_cityscapes.py'
-    said = fails(capsys, 'train', config, '--work-dir', tmp_path / 'w', '--cfg-options', f'data_root={tmp_path / "no"}')
+    message = fails(
+        capsys, 'train', config, '--work-dir', tmp_path / 'w', '--cfg-options', f'data_root={tmp_path / "no"}'
+    )
     assert re.search(
         r'no data for train_dataloader \(img_path\): .*/no/leftImg8bit/train does not exist\. Put the data',
-        said,
+        message,
     )
-    assert 'make_demo_data.py' in said and not (tmp_path / 'w').exists()
+    assert 'make_demo_data.py' in message and not (tmp_path / 'w').exists()
 
 
 def test_cityscapes_without_train_ids_says_how_they_are_made(capsys, tiny_config, demo_data, tmp_path) -> None:
@@ -233,8 +235,10 @@ def test_cityscapes_without_train_ids_says_how_they_are_made(capsys, tiny_config
     for mask in (tmp_path / 'data').rglob('*_labelTrainIds.png'):
         mask.unlink()
     argv = [tiny_config, '--work-dir', tmp_path / 'w', '--cfg-options', f'data_root={tmp_path / "data"}']
-    said = fails(capsys, 'train', *argv)
-    assert re.search(r'holds no \*_gtFine_labelTrainIds\.png .* by "python tools/make_train_ids\.py \S+/data"\)', said)
+    message = fails(capsys, 'train', *argv)
+    assert re.search(
+        r'holds no \*_gtFine_labelTrainIds\.png .* by "python tools/make_train_ids\.py \S+/data"\)', message
+    )
     assert not (tmp_path / 'w').exists()
 
 
@@ -252,8 +256,8 @@ def test_a_config_that_is_none(capsys, tmp_path, text: str, message: str) -> Non
 
 
 def test_a_misspelt_option_is_refused(capsys, tiny_config) -> None:
-    said = fails(capsys, 'train', tiny_config, '--cfg-options', 'trian_cfg.max_iters=1')
-    assert "has no 'trian_cfg' to change: did you mean 'train_cfg'?" in said
+    message = fails(capsys, 'train', tiny_config, '--cfg-options', 'trian_cfg.max_iters=1')
+    assert "has no 'trian_cfg' to change: did you mean 'train_cfg'?" in message
 
 
 @pytest.mark.parametrize('name', ['train', 'test'])
@@ -264,8 +268,8 @@ def test_an_option_without_a_value_is_refused(capsys, name: str, tiny_config) ->
 
 def test_processes_that_nobody_started(capsys, tiny_config, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv('RANK', raising=False)
-    said = fails(capsys, 'train', tiny_config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'w')
-    assert '--launcher pytorch is for processes that torchrun started' in said
+    message = fails(capsys, 'train', tiny_config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'w')
+    assert '--launcher pytorch is for processes that torchrun started' in message
 
 
 def test_what_was_loaded_before_training_is_not_what_is_evaluated(tiny_config, trained, tmp_path, capsys) -> None:
@@ -284,8 +288,8 @@ def test_missing_config_and_checkpoint(capsys, tiny_config, trained, tmp_path) -
     assert 'gone.pth' in fails(capsys, 'test', tiny_config, tmp_path / 'gone.pth', '--work-dir', tmp_path / 'w')
     (tmp_path / 'empty').mkdir()
     assert 'holds no checkpoint' in fails(capsys, 'convert_deploy', tiny_config, tmp_path / 'empty', tmp_path / 'out')
-    said = fails(capsys, 'train', tiny_config, '--work-dir', tmp_path / 'w', '--resume', tmp_path / 'gone.pth')
-    assert 'there is no checkpoint' in said
+    message = fails(capsys, 'train', tiny_config, '--work-dir', tmp_path / 'w', '--resume', tmp_path / 'gone.pth')
+    assert 'there is no checkpoint' in message
     assert not (tmp_path / 'out').exists() and not (tmp_path / 'w').exists()
 
 
@@ -298,7 +302,7 @@ def test_an_arch_without_released_weights(capsys, tiny_config, tmp_path) -> None
 
 
 def test_unknown_arch(capsys, tiny_config, trained, tmp_path) -> None:
-    said = fails(
+    message = fails(
         capsys,
         'train',
         tiny_config,
@@ -307,7 +311,7 @@ def test_unknown_arch(capsys, tiny_config, trained, tmp_path) -> None:
         '--cfg-options',
         'model.backbone.arch=RepVGG-Z1',
     )
-    assert "unknown arch 'RepVGG-Z1'" in said and not (tmp_path / 'w').exists()
+    assert "unknown arch 'RepVGG-Z1'" in message and not (tmp_path / 'w').exists()
     assert "unknown arch 'RepVGG-Z1'" in fails(capsys, 'convert_deploy', 'RepVGG-Z1', latest(trained), tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 
@@ -315,29 +319,29 @@ def test_unknown_arch(capsys, tiny_config, trained, tmp_path) -> None:
 def test_a_checkpoint_of_another_network(capsys, tiny_config, trained, tmp_path) -> None:
     other = tmp_path / 'other.py'
     other.write_text(f"_base_ = ['{tiny_config}']\nmodel = dict(decode_head=dict(channels=16))\n")
-    said = fails(capsys, 'convert_deploy', other, trained, tmp_path / 'out')
-    assert 'decode_head' in said and not (tmp_path / 'out').exists()
+    message = fails(capsys, 'convert_deploy', other, trained, tmp_path / 'out')
+    assert 'decode_head' in message and not (tmp_path / 'out').exists()
     torch.save(torch.nn.Linear(2, 2).state_dict(), tmp_path / 'linear.pth')
-    said = fails(capsys, 'test', tiny_config, tmp_path / 'linear.pth', '--work-dir', tmp_path / 'w')
-    assert 'these are not the weights of a RepVGG' in said
+    message = fails(capsys, 'test', tiny_config, tmp_path / 'linear.pth', '--work-dir', tmp_path / 'w')
+    assert 'these are not the weights of a RepVGG' in message
 
 
 def test_train_time_weights_into_a_deployed_model_and_the_reverse(
     capsys, tiny_config, trained, deployed, tmp_path
 ) -> None:
-    said = fails(capsys, 'test', deployed / 'deploy.py', latest(trained), '--work-dir', tmp_path)
-    assert 'train-time' in said and 'deployed' in said
-    said = fails(capsys, 'test', tiny_config, deployed / 'deploy.pth', '--work-dir', tmp_path)
-    assert 'train-time' in said and 'deployed' in said
+    message = fails(capsys, 'test', deployed / 'deploy.py', latest(trained), '--work-dir', tmp_path)
+    assert 'train-time' in message and 'deployed' in message
+    message = fails(capsys, 'test', tiny_config, deployed / 'deploy.pth', '--work-dir', tmp_path)
+    assert 'train-time' in message and 'deployed' in message
     with pytest.raises(ValueError, match='these are train-time weights'):  # where mmseg alone would only warn
         init_model(str(deployed / 'deploy.py'), str(latest(trained)), device='cpu')
 
 
 def test_converting_what_is_deployed_already(capsys, deployed, tmp_path) -> None:
-    said = fails(capsys, 'convert_deploy', deployed / 'deploy.py', deployed / 'deploy.pth', tmp_path / 'out')
-    assert 'describes a deployed model already' in said
-    said = fails(capsys, 'test', deployed / 'deploy.py', deployed / 'deploy.pth', '--deploy', '--work-dir', tmp_path)
-    assert 'leave --deploy out' in said
+    message = fails(capsys, 'convert_deploy', deployed / 'deploy.py', deployed / 'deploy.pth', tmp_path / 'out')
+    assert 'describes a deployed model already' in message
+    message = fails(capsys, 'test', deployed / 'deploy.py', deployed / 'deploy.pth', '--deploy', '--work-dir', tmp_path)
+    assert 'leave --deploy out' in message
 
 
 def test_a_model_without_repvgg_blocks(capsys, tiny_config, tmp_path) -> None:
@@ -351,8 +355,8 @@ def test_a_model_without_repvgg_blocks(capsys, tiny_config, tmp_path) -> None:
     model = build_segmentor(cfg)
     assert isinstance(model, EncoderDecoder)
     torch.save({'state_dict': model.state_dict(), 'meta': {}}, tmp_path / 'resnet.pth')
-    said = fails(capsys, 'convert_deploy', config, tmp_path / 'resnet.pth', tmp_path / 'out')
-    assert 'contains no RepVGG block: there is nothing to convert' in said and not (tmp_path / 'out').exists()
+    message = fails(capsys, 'convert_deploy', config, tmp_path / 'resnet.pth', tmp_path / 'out')
+    assert 'contains no RepVGG block: there is nothing to convert' in message and not (tmp_path / 'out').exists()
 
 
 def test_a_conversion_whose_verification_fails_writes_nothing(capsys, tiny_config, trained, tmp_path) -> None:
@@ -361,8 +365,8 @@ def test_a_conversion_whose_verification_fails_writes_nothing(capsys, tiny_confi
     checkpoint = read_checkpoint(latest(trained))
     checkpoint['state_dict']['backbone.stage2.0.rbr_dense.bn.running_var'].fill_(-1)  # no square root
     torch.save({'state_dict': checkpoint['state_dict'], 'meta': {}}, tmp_path / 'broken.pth')
-    said = fails(capsys, 'convert_deploy', tiny_config, tmp_path / 'broken.pth', tmp_path / 'out')
-    assert 'the converted model is not equal to the original' in said and not (tmp_path / 'out').exists()
+    message = fails(capsys, 'convert_deploy', tiny_config, tmp_path / 'broken.pth', tmp_path / 'out')
+    assert 'the converted model is not equal to the original' in message and not (tmp_path / 'out').exists()
 
 
 def test_colliding_distributions(capsys, tiny_config, trained, tmp_path, monkeypatch) -> None:
@@ -370,8 +374,8 @@ def test_colliding_distributions(capsys, tiny_config, trained, tmp_path, monkeyp
 
     problem = doctor.Problem('mmcv and onedl-mmcv are both installed', 'pip uninstall mmcv')
     monkeypatch.setattr(cli, 'check_distributions', lambda needs: [problem])
-    said = fails(capsys, 'convert_deploy', tiny_config, trained, tmp_path / 'out')
-    assert 'both installed' in said and 'pip uninstall mmcv' in said and not (tmp_path / 'out').exists()
+    message = fails(capsys, 'convert_deploy', tiny_config, trained, tmp_path / 'out')
+    assert 'both installed' in message and 'pip uninstall mmcv' in message and not (tmp_path / 'out').exists()
 
 
 def test_a_moved_work_directory_still_finds_its_latest_checkpoint(trained, tmp_path) -> None:
@@ -408,10 +412,10 @@ def test_a_work_directory_of_another_training_is_not_mixed_with_this_one(
 
 def test_a_batch_of_one_image_is_refused_before_anything_is_written(tiny_config, tmp_path, capsys) -> None:
     argv = [tiny_config, '--work-dir', tmp_path / 'work', '--cfg-options']
-    said = fails(capsys, 'train', *argv, 'train_dataloader.batch_size=1')
-    assert 'the batch norm in decode_head.psp_modules.0 cannot learn from the one pixel' in said
+    message = fails(capsys, 'train', *argv, 'train_dataloader.batch_size=1')
+    assert 'the batch norm in decode_head.psp_modules.0 cannot learn from the one pixel' in message
     assert not (tmp_path / 'work').exists()
-    said = fails(
+    message = fails(
         capsys, 'train', *argv, 'train_dataloader.batch_size=9', 'train_dataloader.sampler.type=DefaultSampler'
     )
-    assert '8 training images make no batch of 9' in said
+    assert '8 training images make no batch of 9' in message

@@ -245,7 +245,7 @@ def test_a_sigmoid_head_tells_two_classes_apart_by_its_threshold() -> None:
 
 def test_the_graph_refuses_what_is_not_a_segmentor() -> None:
     with pytest.raises(
-        ValueError, match='RepVGG is no segmentor with a data preprocessor, a backbone and one decode head'
+        ValueError, match='RepVGG is not a segmentor with a data preprocessor, a backbone and one decode head'
     ):
         InferenceGraph(RepVGG(TINY))
     four = Segmentor()

@@ -365,7 +365,7 @@ def test_a_trained_and_a_deployed_config_hold_the_folded_head_and_stock_ones_tak
 
 def test_the_example_folds_a_stock_pspnet(repo, capsys) -> None:
     runpy.run_path(str(repo / 'docs/fold_pspnet_r50.py'))
-    said = capsys.readouterr().out
-    assert float(re.search(r'largest relative deviation: (\S+)', said)[1]) < 1e-5
-    plain, folded = (float(gflop) for gflop in re.findall(r'(\d+) GFLOP', said))
+    message = capsys.readouterr().out
+    assert float(re.search(r'largest relative deviation: (\S+)', message)[1]) < 1e-5
+    plain, folded = (float(gflop) for gflop in re.findall(r'(\d+) GFLOP', message))
     assert folded < 0.8 * plain

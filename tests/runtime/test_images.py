@@ -110,7 +110,7 @@ def broken(name: str) -> bytes:
     ('content', 'message'),
     [
         (b'', r'x is empty: copy it again'),
-        (b'hello', r'x is no image of a known format'),
+        (b'hello', r'x is not an image of a known format'),
         (broken('JPEG'), r'x cannot be read, it is damaged or cut short \(image file is truncated'),
         (broken('PNG'), r'x cannot be read, it is damaged or cut short'),
         (broken('BMP'), r'x cannot be read, it is damaged or cut short'),

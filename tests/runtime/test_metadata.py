@@ -124,7 +124,7 @@ def test_missing_keys_and_broken_text_are_refused() -> None:
     del values['palette']
     with pytest.raises(ValueError, match='lacks, or has too much, of: palette'):
         ModelMetadata.from_json(json.dumps(values))
-    with pytest.raises(ValueError, match='is no JSON'):
+    with pytest.raises(ValueError, match='is not JSON'):
         ModelMetadata.from_json('{"format": 1,')
     with pytest.raises(ValueError, match='is of format None'):
         ModelMetadata.from_json('[]')

@@ -281,7 +281,7 @@ def test_a_stream_raises_the_error_with_the_name_after_what_came_before(quick, t
     paths[2].write_bytes(b'no image')
     stream = quick.stream(paths)
     assert [next(stream).source, next(stream).source] == paths[:2]
-    with pytest.raises(FileError, match=r'2\.png is no image of a known format'):
+    with pytest.raises(FileError, match=r'2\.png is not an image of a known format'):
         next(stream)
 
 
@@ -429,7 +429,7 @@ def test_weights_of_an_xml_file_that_are_missing_or_cut_short(local_files, tmp_p
 def test_a_model_file_of_another_kind(tmp_path) -> None:
     with pytest.raises(FileError, match=r'is a folder: name the exported file in it'):
         Segmenter(tmp_path)
-    with pytest.raises(FileError, match=r'deploy\.pth is no exported model, .* tools/export\.py makes one'):
+    with pytest.raises(FileError, match=r'deploy\.pth is not an exported model, .* tools/export\.py makes one'):
         Segmenter(tmp_path / 'deploy.pth')
     (tmp_path / 'page.xml').write_text('<?xml version="1.0"?>\n<page>no model</page>\n')
     with pytest.raises(FileError, match=r'page\.xml is no \.xml file'):

@@ -238,7 +238,7 @@ def test_weights_and_models_of_other_kinds(tmp_path, classifier):
     path = save(classifier.state_dict(), tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match=r'no segmentation head but stage0.*: load them into model\.backbone'):
         load_weights(Segmentor(TINY), path)
-    with pytest.raises(WeightsError, match='Linear is no RepVGG, and has none as its backbone'):
+    with pytest.raises(WeightsError, match='Linear is not a RepVGG, and has none as its backbone'):
         load_weights(nn.Linear(1, 1), path)
 
 
