@@ -73,7 +73,10 @@ def add_runner_options(parser: argparse.ArgumentParser, *, work_dir: str) -> Non
     """Declare what commands have in common that run mmengine's runner; `work_dir` is the default of --work-dir."""
     parser.add_argument('--work-dir', metavar='DIR', help=f'where logs and checkpoints go (default: {work_dir})')
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how processes were started (default: none)',
     )
     parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # of torch.distributed.launch
 

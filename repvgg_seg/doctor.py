@@ -78,7 +78,7 @@ class Problem:
 
 
 def check_distributions(needs: Collection[str] | None = None) -> list[Problem]:
-    """All that metadata can tell: packages missing, outside of our versions, colliding or overwritten.
+    """All that metadata can show: packages missing, outside of our versions, colliding or overwritten.
 
     Imports none of them, so it is cheap and no broken package can bring it down. `needs` are the distributions that
     count, such as RUNTIME; None: all.

@@ -56,7 +56,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], above: tuple[str, ...]) -> It
 
 
 def read_text(path: StrPath) -> str:
-    """Return a text file in the encoding that its byte order mark tells, or UTF-8; lines end in `\\n`.
+    """Return a text file in the encoding of its byte order mark, or in UTF-8; lines end in `\\n`.
 
     Raises:
         FileNotFoundError: it is not there.

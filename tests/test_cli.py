@@ -94,6 +94,14 @@ def test_one_thing_has_one_name_in_all_commands(name) -> None:
             assert action.type is cli.image_size and action.metavar == 'HEIGHTxWIDTH'
         if flag.startswith('--') and action.nargs not in (0, '?', '+', None):
             raise AssertionError(f'{name} {flag} takes its values another way than by spaces')
+        if flag == '--out':
+            assert action.metavar in ('DIR', 'FILE', 'FILE.py')
+        if flag in ('--images', '--image', '--json', '--csv'):
+            assert action.metavar in ('FILE', 'PATH')
+        if action.type in (int, float):
+            assert action.metavar, f'{name} {flag} does not say what its number counts'
+        if isinstance(action.default, (int, str)) and flag.startswith('--') and action.default is not False:
+            assert '(default' in action.help, f'{name} {flag} has a default that its help does not name'
 
 
 def test_paths_of_modules_are_those_of_files() -> None:

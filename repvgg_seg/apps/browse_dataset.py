@@ -95,9 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='where pictures go')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='(default: %(default)s)')
+    parser.add_argument(
+        '--split', choices=['train', 'val', 'test'], default='train', help='what is drawn (default: %(default)s)'
+    )
     parser.add_argument('--number', type=int, default=16, metavar='N', help='how many samples (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='another seed augments differently')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='another seed augments differently (default: %(default)s)'
+    )
 
 
 def main(args: argparse.Namespace) -> None:

@@ -103,7 +103,7 @@ def _size(source: str, loader: Loader) -> int:
     try:
         with Image.open(source) as image:  # reads its header only
             return PAGE + image.width * image.height * loader.channels
-    except (OSError, ValueError):  # told when it is decoded
+    except (OSError, ValueError):  # reported when it is decoded
         return 0
 
 

@@ -42,7 +42,7 @@ def _read_words(words: list[str], out: str | None) -> tuple[str | None, str, str
         ValueError: it has no weights, or no output folder, or two of them.
     """
     if words[0].startswith('RepVGG') and not Path(words[0]).exists() and not words[0].endswith(('.py', '.pth')):
-        variants.get_variant(words[0])  # which tells the name that was meant
+        variants.get_variant(words[0])  # its error suggests the name that was meant
     named = words[0] in variants.VARIANTS or is_config(words[0])
     model, rest = (words[0], words[1:]) if named else (None, words)
     if not rest:

@@ -161,13 +161,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--batch', type=batch, default=1, metavar='N', help=f'images at once, or {DYNAMIC} (default: 1)'
     )
-    parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(default: %(default)s)')
-    parser.add_argument('--output', choices=OUTPUTS, default='classes', help='(default: %(default)s)')
+    parser.add_argument(
+        '--precision', choices=PRECISIONS, default='fp32', help='of the arithmetic (default: %(default)s)'
+    )
+    parser.add_argument(
+        '--output', choices=OUTPUTS, default='classes', help='what the file returns (default: %(default)s)'
+    )
     parser.add_argument(
         '--fit',
         choices=FITS,
         default='test',
-        help='what a Segmenter does with images, unless told otherwise (default: as the test pipeline)',
+        help='what a Segmenter does with images by default (default: as the test pipeline)',
     )
     parser.add_argument('--images', metavar='PATH', help='image, or folder of images, that joins the comparison')
     parser.add_argument(
@@ -176,14 +180,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group('int8', 'what --precision int8 is calibrated and judged with')
     group.add_argument(
         '--calibration',
-        metavar='CONFIG|FOLDER',
+        metavar='CONFIG|DIR',
         help='a config: its training images, judged by the mIoU on its val set; or images without labels',
     )
     group.add_argument(
         '--calibration-images',
         type=int,
         metavar='N',
-        help=f'of them (default: {CALIBRATION_IMAGES}, or all if there are fewer)',
+        help=f'how many images of it (default: {CALIBRATION_IMAGES}, or all if there are fewer)',
     )
     group.add_argument(
         '--max-drop',
@@ -195,11 +199,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--min-agreement',
         type=float,
         metavar='SHARE',
-        help=f'of the pixels that must keep their class (default: {MIN_AGREEMENT:g} of images without labels)',
+        help=f'of the pixels must keep their class (default: {MIN_AGREEMENT:g} for images without labels)',
     )
     group.add_argument('--keep-float', nargs='+', default=(), metavar='NAME', help='layers that are not quantized')
     group.add_argument(
-        '--accuracy-control', action='store_true', help='keep as many of the worst layers in float as it takes'
+        '--accuracy-control',
+        action='store_true',
+        help='keep the layers in float that lose most, until it is good enough',
     )
     add_cfg_options(parser)
 

@@ -16,7 +16,7 @@ import argparse
 from mmseg.utils import register_all_modules
 
 from ..cli import add_runner_options, add_training_options
-from ..workflows.pretraining import begin, commit_of_checkout, config_of, evaluate, publish
+from ..workflows.pretraining import RECIPES, begin, commit_of_checkout, config_of, evaluate, publish
 from .config import add_cfg_options
 from .test import format_table
 from .train import prepare, run_training
@@ -24,12 +24,12 @@ from .train import prepare, run_training
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('--arch', help='full name of the network (default: that of the recipe)')
+    parser.add_argument('--arch', metavar='NAME', help='full name of the network (default: that of the recipe)')
     parser.add_argument('--data-root', metavar='DIR', help='where the data are (default: data/imagenet)')
     parser.add_argument(
         '--recipe',
         default='paper-120e',
-        help='paper-120e, paper-200e, plus-300e or a config file (default: %(default)s)',
+        help=f'{", ".join(RECIPES)} or a config file (default: %(default)s)',
     )
     parser.add_argument('--custom-l2', action='store_true', help="the authors' custom L2 in place of weight decay")
     parser.add_argument('--compile', action='store_true', help='compile the network')

@@ -45,10 +45,16 @@ MMSEG, DECODED, CACHED = 'mmseg', 'ours', 'ours, cached'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
-    parser.add_argument('--samples', type=int, default=16, help='samples that are loaded (default: 16)')
-    parser.add_argument('--rounds', type=int, default=4, help='times that each is loaded and counted (default: 4)')
+    parser.add_argument('--samples', type=int, default=16, metavar='N', help='samples that are loaded (default: 16)')
     parser.add_argument(
-        '--workers', type=int, default=os.cpu_count(), help='processes of the data loader (default: one a processor)'
+        '--rounds', type=int, default=4, metavar='N', help='times that each is loaded and counted (default: 4)'
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count(),
+        metavar='N',
+        help='processes of the data loader (default: one per processor)',
     )
 
 

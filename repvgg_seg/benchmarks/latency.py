@@ -39,8 +39,10 @@ MMSEG = "mmseg inference_model, train-time, mmseg's heads"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
-    parser.add_argument('--checkpoint', help='its weights, a file or a work directory (default: random ones)')
-    parser.add_argument('--image', help='image file of the end-to-end comparison (default: synthetic)')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE|DIR', help='its weights, a file or a work directory (default: random ones)'
+    )
+    parser.add_argument('--image', metavar='FILE', help='image file of the end-to-end comparison (default: synthetic)')
     runtimes.add_arguments(parser)
 
 

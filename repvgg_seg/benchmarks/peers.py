@@ -36,7 +36,9 @@ PEERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='configs of our segmentors')
-    parser.add_argument('--peers', nargs='*', choices=PEERS, metavar='NAME', help=f'some of: {", ".join(PEERS)} (all)')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, metavar='NAME', help=f'some of: {", ".join(PEERS)} (default: all)'
+    )
     runtimes.add_arguments(parser)
 
 

@@ -16,8 +16,10 @@ SETTINGS = ('arch', 'recipe', 'custom_l2', 'num_classes', 'max_epochs', 'images'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('work_dirs', nargs='+', type=Path, help='work directories of tools/pretrain_imagenet.py')
-    parser.add_argument('--data-root', required=True, help='the data that they were trained on')
+    parser.add_argument(
+        'work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work directories of tools/pretrain_imagenet.py'
+    )
+    parser.add_argument('--data-root', required=True, metavar='DIR', help='the data that they were trained on')
 
 
 def run(args: argparse.Namespace) -> list[Row]:

@@ -258,7 +258,7 @@ def turned(sample: Sample, split: Split) -> str:
     'images that are turned on loading by their EXIF orientation, as masks are not: {count}', TURN,
 )  # fmt: skip
 def maybe_turned(sample: Sample, split: Split) -> str:
-    # Nothing tells whether the mask was turned as well.
+    # It cannot be seen whether the mask was turned as well.
     same = sample.mask_size == sample.loaded_size == sample.image_size
     unclear = same and _turned(sample, split) and not sample.image_fault
     return f'{sample.image} (orientation {sample.orientation})' if unclear else ''

@@ -114,7 +114,7 @@ def _examine_image(path: str, pixels: bool) -> dict[str, object]:
 
 
 def _examine_mask(path: str, reading: Reading) -> dict[str, object]:
-    with Image.open(path) as header:  # tells how labels are packed, which a decoded image does not
+    with Image.open(path) as header:  # says how labels are packed, unlike a decoded image
         packing = next((args for *_, args in header.tile if isinstance(args, str)), '')
     with _open(path, decode=True) as image:
         facts: dict[str, object] = {'mask_format': image.format, 'mask_size': image.size, 'mask_mode': image.mode}

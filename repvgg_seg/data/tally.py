@@ -55,7 +55,7 @@ class Tally:
                 self.copies.append(f'{sample.image} = {first}')
 
     def _is_sound(self, sample: Sample) -> bool:
-        """Run the checks of a sample, and return whether its labels tell anything about the data set."""
+        """Run the checks of a sample, and return whether its labels can be counted."""
         for check in CHECKS['sample']:
             if example := check.look(sample, self.split):
                 self._counts[check.name] += 1

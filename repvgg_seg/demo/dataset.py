@@ -2,7 +2,7 @@
 
 ROOT/leftImg8bit/{train,val}/{city}/{city}_{seq:06d}_000019_leftImg8bit.png
 ROOT/gtFine/{train,val}/{city}/{city}_{seq:06d}_000019_gtFine_label{Ids,TrainIds}.png
-ROOT/demo.json                  the parameters, which tell a set, also an interrupted one, from other folders
+ROOT/demo.json                  the parameters, by which a set, also an unfinished one, is recognised
 """
 
 from __future__ import annotations

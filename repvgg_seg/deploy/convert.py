@@ -61,7 +61,7 @@ CHECKS = (
     Check('float32', False, torch.float32, SINGLE, 1e-4),
 )
 HEADROOM = 10
-MAX_ROUNDING = 0.1  # no comparison can tell about a network of which float32 itself changes more than this
+MAX_ROUNDING = 0.1  # no comparison is meaningful where float32 itself changes the network by more than this
 WEIGHT_TOLERANCE = 16 * SINGLE  # fusing and storing one number takes fewer roundings
 
 

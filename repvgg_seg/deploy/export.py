@@ -55,7 +55,7 @@ class Parity:
     """How far a file's output is from that of the float32 graph in torch with its norms unfolded.
 
     In float32 the classes of all pixels count. Half precision is rounding that no export can avoid, so there the pixels
-    count whose best class leads by more than the tolerated deviation; `agreement` tells about all of them nevertheless.
+    count whose best class leads by more than the tolerated deviation; `agreement` is of all of them nevertheless.
     """
 
     precision: str
@@ -304,9 +304,9 @@ def _quiet() -> Iterator[None]:
 
 def _named(channels: int, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return name and colour of each class, made up where they are not known."""
-    number = max(2, channels)  # a sigmoid's channel tells two classes apart
+    number = max(2, channels)  # the one channel of a sigmoid separates two classes
     if len(classes) > number:
-        raise ValueError(f'the model tells {number} classes apart, but {len(classes)} are named: see its metadata')
+        raise ValueError(f'the model distinguishes {number} classes, but {len(classes)} are named: see its metadata')
     names = [*classes, *(f'class {index}' for index in range(len(classes), number))]
     colours = [tuple(colour) for colour in palette[:number]]
     # Spread over the cube by multiples of irrational parts of it: no two of thousands are equal or near.

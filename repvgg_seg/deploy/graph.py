@@ -102,7 +102,7 @@ class InferenceGraph(nn.Module):
         self.align_corners = bool(head.align_corners)
         # mmseg reads images as BGR, so a model that does not swap the channels wants them in that order.
         self.bgr = self.channels == 3 and not preprocessor._channel_conversion
-        # Of a sigmoid, which tells two classes apart by one channel.
+        # For a sigmoid, whose one channel separates two classes.
         self.threshold: Any = getattr(head, 'threshold', None)
         for name, nothing in (('mean', torch.zeros), ('std', torch.ones)):
             value = getattr(preprocessor, name) if preprocessor._enable_normalize else nothing(self.channels)

@@ -132,7 +132,7 @@ def _in_loop(path: Path) -> bool:
 
 
 def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int, int]:
-    """Return this process' part of the inputs, its rank and how many there are, as torchrun tells each process.
+    """Return this process' part of the inputs, its rank and how many there are, as torchrun sets them for each process.
 
     Raises:
         ValueError: RANK and WORLD_SIZE don't fit each other.
@@ -164,7 +164,7 @@ def predict(
     Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
     them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if
     other settings made it. Of a video, `frames` are taken at most; a live one ends with them or with Ctrl-C. What
-    cannot be read is left out as well, and told in the summary. A progress bar is drawn on stderr, unless `quiet`.
+    cannot be read is left out as well, and listed in the summary. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
         ValueError: `out` holds the results of another model or other settings, or cannot be written.

@@ -166,7 +166,7 @@ def decide(
     best = np.array(next(planes), np.float32)
     if len(logits) == 1:
         if threshold is None:
-            raise ValueError('the file does not tell the threshold of its sigmoid: export the model again')
+            raise ValueError('the file does not hold the threshold of its sigmoid: export the model again')
         probability = 1 / (1 + np.exp(-best))
         mask = probability > threshold
         return mask.astype(np.uint8), np.where(mask, probability, 1 - probability) if with_confidence else None

@@ -92,7 +92,7 @@ def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any
     if not meta:
         dataset = (cfg.get('test_dataloader') or {}).get('dataset')
         if not dataset:
-            raise ValueError('neither the checkpoint nor a test_dataloader in the config tells classes and palette')
+            raise ValueError('neither the checkpoint nor a test_dataloader in the config names classes and palette')
         meta = metainfo(dataset)
     return {
         'classes': [str(name) for name in meta.get('classes') or ()],
@@ -109,7 +109,7 @@ def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
     path = Path(path)
     if path.suffix.lower() in KINDS:
         raise ValueError(
-            f'{path} is an exported file, of which no other is made: name the folder, work directory or checkpoint '
+            f'{path} is an exported file, and no other is made from it: name the folder, work directory or checkpoint '
             'that it was exported from'
         )
     if not (path.is_file() or (path / 'last_checkpoint').is_file()):

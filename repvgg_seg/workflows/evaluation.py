@@ -236,7 +236,7 @@ def _without_labels(cfg: Config, out_dir: str | None, show_dir: str | None) -> s
 
 
 def _unlabelled(steps: Any) -> Any:
-    """Return the steps of a pipeline, of one for test-time augmentation too, without those that load labels."""
+    """Return the steps of a pipeline, also of one for test-time augmentation, without those that load labels."""
     if isinstance(steps, Mapping):
         return {**steps, 'transforms': _unlabelled(steps['transforms'])} if 'transforms' in steps else steps
     kept = [step for step in steps if not (isinstance(step, Mapping) and 'Annotations' in step['type'])]

@@ -92,4 +92,4 @@ def default_size(cfg: Config) -> Size:
             return int(height), int(width)
     if size := (cfg.model.get('data_preprocessor') or {}).get('size'):
         return tuple(size)
-    raise ValueError('the config tells no size of images: give one with --size HEIGHTxWIDTH')
+    raise ValueError('the config names no size of images: give one with --size HEIGHTxWIDTH')

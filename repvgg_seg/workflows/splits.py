@@ -36,7 +36,8 @@ def list_splits(cfg: Config, loader: str) -> list[Split]:
 
 
 def check_data(cfg: Config, *loaders: str) -> None:
-    """Check that the folders which `loaders` of `cfg` read hold data, of no more classes than the heads tell apart.
+    """Check that the folders which `loaders` of `cfg` read hold data, of no more classes than the heads have outputs
+    for.
 
     Raises:
         FileNotFoundError: one holds none; the message says which and what to do.

@@ -91,7 +91,7 @@ def test_the_size_is_that_of_the_test_pipeline(change: dict, size, deployed) -> 
     if size:
         assert default_size(cfg) == size
     else:
-        with pytest.raises(ValueError, match='the config tells no size of images: give one with --size'):
+        with pytest.raises(ValueError, match='the config names no size of images: give one with --size'):
             default_size(cfg)
 
 
@@ -286,7 +286,7 @@ def test_what_int8_needs_is_told_before_it_is_computed(capsys, deployed, tiny_co
     message = refusal('--calibration', images, to='exported-program')
     assert "exported-program cannot be exported in 'int8', only in fp32, fp16, bf16" in message
     model = tmp_path / 'model_int8.xml'
-    assert f'{model} is an exported file, of which no other is made: name the folder' in refusal(
+    assert f'{model} is an exported file, and no other is made from it: name the folder' in refusal(
         '--calibration', images, model=model
     )
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,7 @@ def test_options_have_the_names_of_the_house(name: str, capsys) -> None:
     text = capsys.readouterr().out
     assert '--images' not in text  # which means paths
     assert ('--size HEIGHTxWIDTH' in text) == ('--size' in text)
+    assert not re.search(r'--[a-z-]+ [A-Z]+_[A-Z]+\b|FOLDER', text)  # names of variables in place of N, FILE or DIR
 
 
 def test_what_cannot_be_measured_is_refused(capsys, tiny_config, deployed, monkeypatch) -> None:
