@@ -56,6 +56,15 @@ def test_imports_run_downward_only(repo) -> None:
     assert 'repvgg_seg.models.block.RepVGGBlock' in imports(repo / 'repvgg_seg/deploy/convert.py')  # it does see them
 
 
+@pytest.mark.parametrize('room', ['apps', 'benchmarks'])
+def test_what_only_calls_the_rest_stays_small(room: str, repo) -> None:
+    lines = {path: path.read_text().count('\n') for path in (repo / 'repvgg_seg').rglob('*.py')}
+    share = sum(n for path, n in lines.items() if path.parent.name == room) / sum(lines.values())
+    assert share <= 0.15, (
+        f'{room} is {share:.1%} of the code: move what is no argument, call or printing to a lower room'
+    )
+
+
 def test_contributing_shows_the_rooms_and_what_each_may_import(repo) -> None:
     shown = re.findall(r'^\| `(\w+)` \| [^|]+ \| ?([^|]*) ?\|$', (repo / 'CONTRIBUTING.md').read_text(), re.MULTILINE)
     assert {room: set(re.findall(r'`(\w+)`', names)) for room, names in shown} == ROOMS

@@ -16,6 +16,7 @@ from repvgg_seg.apps import export
 from repvgg_seg.apps.export import export_model
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
+from repvgg_seg.weights import pretrained
 from repvgg_seg.workflows.preparation import default_size, read_preparation, sizes_of_val
 from tests.conftest import fails, latest, tool, without_hash_of_config
 
@@ -55,6 +56,16 @@ def test_the_report_says_what_was_compared(exported, deployed) -> None:
     assert report['metadata']['input'] == [1, 64, 128, 3] and report['metadata']['num_classes'] == 19
     recorded = json.loads((deployed / 'report.json').read_text())['deployed']
     assert report['metadata']['source'] == {'file': 'deploy.pth', 'sha256': recorded['sha256']}
+
+
+def test_converting_and_exporting_read_each_checkpoint_once(trained, tmp_path, monkeypatch) -> None:
+    work = shutil.copytree(trained, tmp_path / 'work')
+    files_read = []
+    read = pretrained.read_checkpoint
+    monkeypatch.setattr(pretrained, 'read_checkpoint', lambda path: files_read.append(path.name) or read(path))
+    monkeypatch.setattr(export, 'export_segmentor', lambda *args, **options: {})
+    export_model(work, 'onnx', size=(64, 128))
+    assert files_read == [next(work.glob('best_*')).name, 'deploy.pth']
 
 
 def test_the_file_stands_beside_the_model_unless_told_otherwise(deployed, tmp_path, capsys) -> None:
