@@ -141,7 +141,7 @@ def test_every_link_and_make_target_exists(page) -> None:
         assert re.search(rf'^{"".join(target)}:', makefile, re.MULTILINE), target
 
 
-def test_the_package_is_said_to_be_in_no_index() -> None:
+def test_no_text_says_that_an_index_has_the_package() -> None:
     """An index does not have it: a wheel or a checkout is what pip is given."""
     texts = [*PAGES, REPO / 'CONTRIBUTING.md', REPO / 'setup.cfg', *(REPO / 'repvgg_seg').rglob('*.py')]
     for path in texts:

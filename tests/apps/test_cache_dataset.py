@@ -109,7 +109,7 @@ def test_palettes_stay_indices_and_turned_photographs_are_turned(data, argv) -> 
     assert np.array_equal(load('LoadCachedImage', image)['img'], expected[1])
 
 
-def test_what_cannot_be_cached_is_told_and_the_rest_is_cached(data, argv, capsys) -> None:
+def test_what_cannot_be_cached_is_reported_and_the_rest_is_cached(data, argv, capsys) -> None:
     broken, deep = sorted(data.glob(IMAGES))[:2]
     broken.write_bytes(b'no image')
     cv2.imwrite(str(deep), np.full((64, 128, 3), 40000, np.uint16))
@@ -166,7 +166,7 @@ def test_a_damaged_entry_is_as_good_as_none(data, argv, damage, monkeypatch) -> 
     assert list(plan(argv).missing) == [str(image)]
 
 
-def test_without_a_cache_nothing_is_said(data, monkeypatch) -> None:
+def test_without_a_cache_nothing_is_logged(data, monkeypatch) -> None:
     monkeypatch.setattr(image_cache, 'print_log', lambda *_, **__: pytest.fail('nothing is wrong'))
     image = sorted(data.glob(IMAGES))[0]
     assert np.array_equal(load('LoadCachedImage', image)['img'], cv2.imread(str(image)))
@@ -206,7 +206,7 @@ def test_several_processes_may_build_it_at_once(data, argv) -> None:
     assert len([path for path in (data / '.decoded').rglob('*') if path.is_file()]) == 16
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(data, argv, capsys, monkeypatch) -> None:
+def test_a_disk_without_room_is_reported_before_anything_is_written(data, argv, capsys, monkeypatch) -> None:
     usage = shutil.disk_usage(data)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=100_000))
     assert tool('cache_dataset')(argv) == 2
@@ -226,7 +226,7 @@ def test_the_cache_may_be_a_link_to_another_disk(data, argv, tmp_path) -> None:
     assert is_cached(sorted(data.glob(IMAGES))[0])
 
 
-def test_a_pipeline_that_would_not_read_it_is_told(repo, data, capsys) -> None:
+def test_a_pipeline_that_would_not_read_it_is_reported(repo, data, capsys) -> None:
     argv = [str(repo / 'configs/pspnet_repvgg_a0_demo.py'), '--cfg-options', f'data_root={data}']
     assert tool('cache_dataset')(argv) == 2
     assert (

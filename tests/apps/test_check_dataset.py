@@ -257,7 +257,7 @@ FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
 }  # fmt: skip
 
 
-def test_a_clean_data_set_is_passed_in_silence(data, tmp_path, capsys) -> None:
+def test_a_clean_data_set_has_no_findings(data, tmp_path, capsys) -> None:
     argv = [str(data.config), '--out', str(tmp_path / 'out'), '--json', str(tmp_path / 'data.json'), '--workers', '2']
     assert tool('check_dataset')(argv) == 0
     message = capsys.readouterr().out

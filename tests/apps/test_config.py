@@ -182,7 +182,7 @@ def test_a_conversion_that_was_interrupted_is_not_exported(deployed, tmp_path, m
         (['nowhere.py', 'x.pth', 'a'], 'there is no config nowhere.py'),
     ],
 )
-def test_conversions_that_are_not_told_enough(argv, message, capsys) -> None:
+def test_conversions_with_too_few_or_too_many_arguments(argv, message, capsys) -> None:
     assert message in fails(capsys, 'convert_deploy', *argv)
 
 

@@ -68,7 +68,7 @@ def test_converting_and_exporting_read_each_checkpoint_once(trained, tmp_path, m
     assert files_read == [next(work.glob('best_*')).name, 'deploy.pth']
 
 
-def test_the_file_stands_beside_the_model_unless_told_otherwise(deployed, tmp_path, capsys) -> None:
+def test_the_file_is_written_beside_the_model_by_default(deployed, tmp_path, capsys) -> None:
     shutil.copytree(deployed, tmp_path / 'model')
     argv = [str(tmp_path / 'model'), '--to', 'exported-program', '--precision', 'bf16']
     assert tool('export')([*argv, '--size', '32x64', '--image-size', '48x80', '--batch', 'dynamic']) == 0
@@ -197,7 +197,7 @@ def test_the_file_says_how_the_test_prepares_images(deployed, steps, expected) -
         (dict(type='LoadImageFromFile', color_type='grayscale'), 'LoadImageFromFile of grayscale'),
     ],
 )
-def test_a_preparation_that_no_file_repeats_is_refused(deployed, step, named) -> None:
+def test_a_preparation_that_files_cannot_repeat_is_refused(deployed, step, named) -> None:
     with pytest.raises(ValueError, match=f'the test pipeline has {named}, which no exported file repeats'):
         read_preparation(config_of(deployed, step))
     assert isinstance(read_preparation(config_of(deployed, step), 'tile'), Preparation)
@@ -278,7 +278,9 @@ def test_a_folder_has_no_labels_so_agreement_is_demanded(deployed, demo_data, tm
     )
 
 
-def test_what_int8_needs_is_told_before_it_is_computed(capsys, deployed, tiny_config, demo_data, tmp_path) -> None:
+def test_what_int8_lacks_is_reported_before_anything_is_computed(
+    capsys, deployed, tiny_config, demo_data, tmp_path
+) -> None:
     def refusal(*options: object, model=deployed, to='openvino', precision='int8') -> str:
         return fails(capsys, 'export', model, '--to', to, '--precision', precision, *options)
 

@@ -19,7 +19,7 @@ from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.models import variants
 from repvgg_seg.models.weight_decay import undecayed
 from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor, imagenet
-from repvgg_seg.weights.key_maps import DIALECTS, from_official
+from repvgg_seg.weights.key_maps import from_official
 from repvgg_seg.workflows import pretraining
 from tests.conftest import TINY, TINY_PLUS, tool
 from tests.pretrain.conftest import WNIDS, write_folders, write_image
@@ -237,7 +237,7 @@ def test_the_trunk_loads_into_a_segmentor_with_no_key_left_over(pretrained, repo
     assert all(torch.equal(value, tensors[key]) for key, value in trunk.items())
 
 
-def test_progress_tells_speed_time_left_and_accuracy_of_both_weights(pretrained) -> None:
+def test_progress_shows_speed_time_left_and_accuracy_of_both_weights(pretrained) -> None:
     log = next(pretrained.rglob('*.log')).read_text()
     assert re.search(r'Epoch\(train\) +\[2\]\[3/3\] .*eta: .*loss_custom_l2: .*images_per_s: [\d.]+', log)
     assert re.search(r'Epoch\(val\) \[2\].*accuracy/top1: [\d.]+ .*ema/accuracy/top1: [\d.]+', log)
@@ -257,7 +257,7 @@ def test_a_compiled_network_trains_as_any_other(folders, pretrained, tmp_path, m
                                                  weights(tmp_path)['state_dict'].values(), strict=True))  # fmt: skip
 
 
-@pytest.mark.parametrize('dialect', DIALECTS)
+@pytest.mark.parametrize('dialect', ['timm'])  # the others are read in tests/weights
 def test_evaluation_prints_both_forms_at_each_resolution_from_any_dialect(
     folders, pretrained, tmp_path, capsys, dialect: str
 ) -> None:

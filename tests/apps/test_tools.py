@@ -125,7 +125,7 @@ def test_blocks_of_neck_and_head_are_converted_loaded_and_evaluated(tiny_config,
     assert not any(block.deploy for block in before.modules() if isinstance(block, RepVGGBlock)) and is_deployed(after)
 
 
-def test_a_folder_of_before_whose_backbone_says_deploy_still_works(deployed, tmp_path) -> None:
+def test_an_older_folder_whose_backbone_says_deploy_still_works(deployed, tmp_path) -> None:
     without_hash_of_config(shutil.copytree(deployed, tmp_path / 'old'))
     cfg = Config.fromfile(deployed / 'deploy.py')
     cfg.model.type = cfg.model.pop('segmentor')
@@ -158,7 +158,7 @@ def test_resuming_goes_on_where_the_run_stopped(tiny_config, trained, tmp_path) 
     assert latest(stopped).name == 'iter_4.pth'
 
 
-def test_a_batch_of_another_size_than_the_rate_is_for_is_told_and_the_rate_can_follow(
+def test_a_batch_that_does_not_fit_the_learning_rate_is_reported_and_can_scale_it(
     tiny_config, trained, tmp_path
 ) -> None:
     told = 'this run has batches of 2 (1 processes x 2 images), but its learning rate is for 4: scale it by 0.5 with'
@@ -249,7 +249,7 @@ def test_cityscapes_without_train_ids_says_how_they_are_made(capsys, tiny_config
         ('a = 1\n', 'is not the config of a segmentor: it has no model.backbone'),
     ],
 )
-def test_a_config_that_is_none(capsys, tmp_path, text: str, message: str) -> None:
+def test_files_that_are_not_configs_are_refused(capsys, tmp_path, text: str, message: str) -> None:
     (tmp_path / 'config.py').write_text(text)
     for name, *argv in (['train'], ['test', 'x.pth'], ['convert_deploy', 'x.pth', tmp_path / 'out']):
         assert re.search(message, fails(capsys, name, tmp_path / 'config.py', *argv))
@@ -266,13 +266,13 @@ def test_an_option_without_a_value_is_refused(capsys, name: str, tiny_config) ->
     assert "'train_cfg.max_iters' is not of the form KEY=VALUE" in fails(capsys, name, *argv)
 
 
-def test_processes_that_nobody_started(capsys, tiny_config, tmp_path, monkeypatch) -> None:
+def test_a_launcher_without_its_processes_is_refused(capsys, tiny_config, tmp_path, monkeypatch) -> None:
     monkeypatch.delenv('RANK', raising=False)
     message = fails(capsys, 'train', tiny_config, '--launcher', 'pytorch', '--work-dir', tmp_path / 'w')
     assert '--launcher pytorch is for processes that torchrun started' in message
 
 
-def test_what_was_loaded_before_training_is_not_what_is_evaluated(tiny_config, trained, tmp_path, capsys) -> None:
+def test_the_weights_that_a_training_began_with_are_not_evaluated(tiny_config, trained, tmp_path, capsys) -> None:
     config = tmp_path / 'finetuned.py'
     config.write_text(f"_base_ = ['{tiny_config}']\nload_from = '{tmp_path / 'gone.pth'}'\nresume = True\n")
     assert tool('test')([str(config), str(trained), '--work-dir', str(tmp_path / 'w')]) == 0

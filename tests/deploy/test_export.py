@@ -180,7 +180,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(options: 
     assert [path.name for path in tmp_path.iterdir()] == ['folder.onnx']
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path) -> None:
     (tmp_path / 'file').touch()
     with pytest.raises(ValueError, match=r'file cannot be written .*: choose another folder'):
         exported(tmp_path / 'file' / 'm.pt2', 'exported-program', segmentor())

@@ -171,7 +171,7 @@ def test_of_300_classes_the_index_has_sixteen_bits(here, many_classes) -> None:
     assert np.array_equal(np.asarray(Image.open('out/colour/x.png.png')), Segmenter(many_classes).palette[index])
 
 
-def test_bad_files_are_left_out_and_told_at_the_end(here, local_files, capsys) -> None:
+def test_bad_files_are_left_out_and_listed_at_the_end(here, local_files, capsys) -> None:
     for name in ('a.png', 'c.png'):
         save(here / name)
     for name in ('b.png', 'd.mp4'):

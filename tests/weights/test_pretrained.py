@@ -225,7 +225,7 @@ def test_the_wrong_variant_is_named():
         fitting(model, weights['nearly'])
 
 
-def test_deployed_and_train_time_weights_are_told_apart(tmp_path, classifier):
+def test_deployed_and_train_time_weights_are_distinguished(tmp_path, classifier):
     train_time = save(classifier.state_dict(), tmp_path / 'train.pth')
     deployed = save(RepVGGClassifier(TINY, 5, deploy=True).state_dict(), tmp_path / 'deployed.pth')
     with pytest.raises(WeightsError, match='deployed weights but the model is train-time: build it with deploy=True'):
