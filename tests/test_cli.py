@@ -98,9 +98,9 @@ def test_one_thing_has_one_name_in_all_commands(name) -> None:
             assert action.metavar in ('DIR', 'FILE', 'FILE.py')
         if flag in ('--images', '--image', '--json', '--csv'):
             assert action.metavar in ('FILE', 'PATH')
-        if action.type in (int, float):
+        if action.type in (int, float) and action.help != argparse.SUPPRESS:
             assert action.metavar, f'{name} {flag} does not say what its number counts'
-        if isinstance(action.default, (int, str)) and flag.startswith('--') and action.default is not False:
+        if flag.startswith('--') and action.default not in (None, False, argparse.SUPPRESS, (), {}):
             assert '(default' in action.help, f'{name} {flag} has a default that its help does not name'
 
 

@@ -1,4 +1,4 @@
-"""The cache of decoded files: the same pixels as mmseg's loaders give, whatever happens to it or to the data set."""
+"""The cache of decoded files: the same pixels as mmseg's loaders give, also where it or the data set changes."""
 
 import itertools
 import json

@@ -183,7 +183,7 @@ def first(kind: str, function: Callable[[Path], object]) -> Callable[[Data], Non
 
 
 FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
-    # name: (what breaks the data, severity and name of the one finding, what is said)
+    # name: (what breaks the data, severity and name of the one finding, its message)
     'a missing mask': (first('masks', Path.unlink), 'error', 'missing_mask', r'a mask: 1 .*0\.png has no .*0\.png'),
     'a mask too many': (first('images', Path.unlink), 'warning', 'extra_mask', r'without an image: 1 \(.*0\.png\)'),
     'an image of another suffix': (

@@ -395,7 +395,7 @@ def test_confidences_are_written_and_the_least_certain_image_comes_first(here, c
     assert shares['dark'].mean() > shares['a'].mean()
     lines = capsys.readouterr().out.splitlines()[1:]
     assert lines == [f'{shares[n].mean():7.2%}  {here / "in" / n}.png' for n in ('dark', 'a')]
-    assert tool('predict')([*argv, '--save', 'index']) == 0  # from the files of before
+    assert tool('predict')([*argv, '--save', 'index']) == 0  # from the files of the earlier call
     assert capsys.readouterr().out.splitlines()[1:] == lines and dark.is_file()
 
 
