@@ -173,7 +173,7 @@ def claim(
 
     `written` returns what was made with the settings that it is given. With `overwrite` that is removed before the
     marker is changed, so that, killed at any time, the folder never holds what other settings made. Where there is no
-    marker yet, the folder may hold hidden files only or, if `names` are given, whatever has none of these.
+    marker yet, the folder may hold only hidden files or, if `names` are given, only files with other names.
 
     Raises:
         FileError: the folder holds what other settings, or something else, made, or it cannot be written.

@@ -1,4 +1,4 @@
-"""List the shipped configs, or write one that stands alone, to be edited anywhere.
+"""List the shipped configs, or write one as a single file that can be edited anywhere.
 
     repvgg-seg configs
     repvgg-seg configs pspnet_repvgg_a0_folder --out mine.py

@@ -139,7 +139,7 @@ def _written(root: Path, found: dict[str, Any]) -> list[Path]:
     """Return the files of the set with the parameters `found`.
 
     Raises:
-        FileError: the parameters are none of a demo set, or there are other files among those of the set.
+        FileError: the parameters are not those of a demo set, or there are other files among those of the set.
     """
     try:
         if found['generator'] != 'repvgg_seg.demo' or not all(0 <= found[split] <= MAX_IMAGES for split in SPLITS):

@@ -59,7 +59,7 @@ def cells_along(n: int, length: int, align_corners: bool) -> Axis:
         place = cells.index(begin), last[1]
         places.append(place[0] * pixels + place[1])
         rests[place] = coordinate % unit
-    # An idle place is as another cell's, so that cells are alike where they can be.
+    # An idle place gets the weights of another cell, so that as many cells as possible are alike.
     usual = {place: rest for (_, place), rest in rests.items()}
     return Axis(
         low=tuple(min(max(begin, 0), n - 1) for begin in cells),

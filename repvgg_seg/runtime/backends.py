@@ -63,7 +63,7 @@ def open_model(path: StrPath, backend: str, device: str, mode: str, *, trust: bo
         raise ValueError(f'there is no mode {mode!r}: choose one of {", ".join(MODES)}')
     _check_file(path)
     able = KINDS[path.suffix.lower()][1]
-    if device == 'cuda':  # which is none of OpenVINO's
+    if device == 'cuda':  # which OpenVINO does not have
         able = tuple(name for name in able if name != 'openvino') or able
     if backend == 'auto':
         backend = next((name for name in able if importlib.util.find_spec(name)), able[0])
