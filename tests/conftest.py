@@ -78,7 +78,7 @@ def fails(capsys, name: str, *argv: object) -> str:
 
 
 def without_hash_of_config(folder: Path) -> Path:
-    """Let the report of a deployed folder be an older one, without the hash of deploy.py, so that deploy.py may change."""
+    """Let the report of a deployed folder be an older one, without the hash of deploy.py, so that this may change."""
     report = json.loads((folder / 'report.json').read_text())
     del report['config']
     (folder / 'report.json').write_text(json.dumps(report))
