@@ -36,7 +36,7 @@ def test_a_config_survives_as_text() -> None:
     again = config_from_text(config_to_text(cfg))
     assert again.to_dict() == {k: v for k, v in cfg.to_dict().items() if k not in ('load_from', 'resume')}
     assert isinstance(again.crop_size, tuple)
-    with pytest.raises(ValueError, match='no plain data'):
+    with pytest.raises(ValueError, match='not plain data'):
         config_to_text(Config({'x': object()}))
 
 
