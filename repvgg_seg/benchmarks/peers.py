@@ -1,4 +1,4 @@
-"""Our segmentors beside those of mmseg that are known for speed, in the same runtimes.
+"""Our segmentors beside those of mmseg that are known for their speed, in the same runtimes.
 
 Random weights, as the latency does not depend on them. The peers are built from the configs that mmseg installs.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import mmseg
 from mmengine.config import Config
 
-from ..apps.config import build_segmentor, load_config
 from ..deploy.convert import convert_segmentor
 from ..deploy.graph import InferenceGraph, fold_norms
+from ..workflows.config import build_segmentor, load_config
 from . import runtimes
 from .report import Row
 from .runtimes import Candidate
@@ -36,7 +36,9 @@ PEERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='configs of our segmentors')
-    parser.add_argument('--peers', nargs='*', choices=PEERS, metavar='NAME', help=f'some of: {", ".join(PEERS)} (all)')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, metavar='NAME', help=f'some of: {", ".join(PEERS)} (default: all)'
+    )
     runtimes.add_arguments(parser)
 
 

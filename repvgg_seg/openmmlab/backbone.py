@@ -133,4 +133,4 @@ class RepVGGplus(RepVGG):
     def __init__(self, arch: str | Variant = 'RepVGGplus-L2pse', **kwargs: Any) -> None:
         super().__init__(arch, **kwargs)
         if self.variant.se != 'post':
-            raise ValueError(f"{self.variant.name} is no RepVGGplus: build it with type='RepVGG'")
+            raise ValueError(f"{self.variant.name} is not a RepVGGplus: build it with type='RepVGG'")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 
@@ -61,6 +62,7 @@ def test_options_have_the_names_of_the_house(name: str, capsys) -> None:
     text = capsys.readouterr().out
     assert '--images' not in text  # which means paths
     assert ('--size HEIGHTxWIDTH' in text) == ('--size' in text)
+    assert not re.search(r'--[a-z-]+ [A-Z]+_[A-Z]+\b|FOLDER', text)  # names of variables in place of N, FILE or DIR
 
 
 def test_what_cannot_be_measured_is_refused(capsys, tiny_config, deployed, monkeypatch) -> None:
@@ -225,8 +227,8 @@ def test_heads_are_compared_plain_and_folded_in_inference_and_training(tiny_conf
     for key, value in gained.items():
         assert key[1] == 'folded' and value == pytest.approx(times[key[0], 'plain', key[2]] / times[key])
     assert list(select(report, 'speed-up, training step')) == [('tiny', 'folded', 'torch fp32')]
-    # A map of 4x8 (output stride 16): the bottleneck, four 1x1 convolutions of 50 cells in all, the classifier.
-    operations = 2 * (9 * (1280 + 4 * 64) * 64 * 32 + 1280 * 64 * 50 + 64 * 19 * 32)
+    # A map of 8x16 (output stride 8): the bottleneck, four 1x1 convolutions of 50 cells in all, the classifier.
+    operations = 2 * (9 * (96 + 4 * 64) * 64 * 128 + 96 * 64 * 50 + 64 * 19 * 128)
     assert select(report, 'work')['tiny, head', 'plain', ''] == pytest.approx(operations / 1e9, rel=1e-6)
 
 
@@ -234,7 +236,7 @@ def test_heads_that_cannot_be_folded_are_refused(tiny_config, tmp_path, capsys) 
     path = tmp_path / 'fcn.py'
     path.write_text(
         f"_base_ = ['{tiny_config}']\n"
-        "model = dict(decode_head=dict(_delete_=True, type='FCNHead', in_channels=1280, in_index=3, channels=8, "
+        "model = dict(decode_head=dict(_delete_=True, type='FCNHead', in_channels=96, in_index=1, channels=8, "
         'num_classes=19))\n'
     )
     argv = (path, '--runtimes', 'torch fp32')

@@ -17,10 +17,11 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
 from repvgg_seg import VARIANTS, RepVGGBlock
-from repvgg_seg.apps.config import add_config, load_config
-from repvgg_seg.apps.convert_deploy import deployed_config
+from repvgg_seg.apps.config import add_config
 from repvgg_seg.deploy.convert import convert_segmentor, verify_segmentor
 from repvgg_seg.weights.pretrained import SCHEME, manifest
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.deployed import deployed_config
 from tests.conftest import CONFIGS, randomise
 
 register_all_modules()
@@ -121,12 +122,14 @@ def test_another_backbone_brings_its_weights_and_what_is_named_wins(options: lis
 
 
 def kinds() -> list:
-    """One config of each network: the data sets differ in the number of classes only."""
+    """One config of each network: data sets differ in the number of classes, and some variants in widths only."""
     networks = {}
     for path in CONFIGS:
         head, family, backbone, fast, paper, data = NAME.fullmatch(path.stem).groups()
         if data in ('cityscapes', 'demo'):
-            networks.setdefault((head, family, backbone, fast, bool(paper), data == 'demo'), path)
+            variant = next(v for name, v in VARIANTS.items() if name.lower() == f'{family}-{backbone}')
+            structure = variant.blocks, variant.groups, variant.se
+            networks.setdefault((head, structure, fast, bool(paper), data == 'demo'), path)
     return list(networks.values())
 
 
