@@ -23,6 +23,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
+from .fast_head import FastHead
 from .datasets import CamVidDataset, FolderDataset
 from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
 from .image_cache import LoadCachedAnnotations, LoadCachedImage
@@ -37,6 +38,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'CamVidDataset',
     'ChannelsLastHook',
+    'FastHead',
     'FoldedPSPHead',
     'FoldedUPerHead',
     'FolderDataset',
