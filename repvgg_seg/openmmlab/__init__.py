@@ -23,8 +23,8 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
-from .fast_head import FastHead
 from .datasets import CamVidDataset, FolderDataset
+from .fast_head import FastHead
 from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
 from .image_cache import LoadCachedAnnotations, LoadCachedImage
 from .imagenet import PretrainingModel

@@ -67,7 +67,7 @@ class FastHead(BaseDecodeHead):
         self.laterals = nn.ModuleList(
             ConvModule(c, channels, 1, norm_cfg=norm_cfg, act_cfg=None) for c in self.in_channels
         )
-        # Without a norm: of a map of one cell, the statistics of a small batch are noise, and of one image there are none.
+        # Without a norm: the statistics of a batch of single cells are noise, and of one image there are none.
         self.context = nn.ModuleList(ConvModule(self.in_channels[-1], channels, 1) for _ in pool_scales)
         self.blocks = nn.ModuleList(
             nn.Sequential(
