@@ -117,7 +117,9 @@ def sources(config: Path) -> str:
 def test_every_config_is_listed_and_says_its_command_cost_and_result() -> None:
     page = (REPO / 'docs/train.md').read_text()
     listed = {name for code in re.findall(r'`([\w{},]+\.py)`', page) for name in expanded(code)}
-    assert {path.name for path in CONFIGS} == {name for name in listed if name.startswith(('pspnet_', 'upernet_'))}
+    assert {path.name for path in CONFIGS} == {
+        name for name in listed if name.startswith(('fastseg_', 'pspnet_', 'upernet_'))
+    }
     for path in CONFIGS:
         for fact in ('python tools/train.py configs/', 'Cost: ', 'Expect: '):  # by itself or by one base
             assert len(re.findall(rf'^# {fact}', sources(path), re.MULTILINE)) == 1, (path, fact)

@@ -67,20 +67,30 @@ def peer(config: str) -> Callable[[], InferenceGraph]:
     Raises:
         FileNotFoundError: this mmseg does not bring it.
     """
+    cfg = peer_config(config)
+    cfg.model.auxiliary_head = None
+    segmentor = build_segmentor(cfg)
+    return functools.partial(lambda model: InferenceGraph(fold_norms(model)), segmentor)
+
+
+def peer_config(config: str) -> Config:
+    """Read one of the configs that mmseg installs, for a single device and random weights.
+
+    Raises:
+        FileNotFoundError: this mmseg does not bring it.
+    """
     path = Path(mmseg.__file__).parent / '.mim/configs' / config
     if not path.is_file():
         raise FileNotFoundError(f'this mmseg does not bring {config}: install onedl-mmsegmentation>=1.4 from its wheel')
     cfg = Config.fromfile(path)
     # Nothing is loaded: their init_cfg would download weights, which a backbone is given in one of two ways.
     cfg.model.pretrained = None
-    cfg.model.auxiliary_head = None
     for part in (cfg.model.backbone, cfg.model.backbone.get('backbone_cfg')):
         if part:
             part.init_cfg = None
             part.pop('pretrained', None)
     cfg.model = _single_device(cfg.model)
-    segmentor = build_segmentor(cfg)
-    return functools.partial(lambda model: InferenceGraph(fold_norms(model)), segmentor)
+    return cfg
 
 
 def _single_device(model: Any) -> Any:

@@ -23,6 +23,7 @@ with contextlib.redirect_stdout(io.StringIO()):
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
 from .datasets import CamVidDataset, FolderDataset
+from .fast_head import FastHead
 from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
 from .image_cache import LoadCachedAnnotations, LoadCachedImage
 from .imagenet import PretrainingModel
@@ -36,6 +37,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'CamVidDataset',
     'ChannelsLastHook',
+    'FastHead',
     'FoldedPSPHead',
     'FoldedUPerHead',
     'FolderDataset',
