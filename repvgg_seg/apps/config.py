@@ -22,6 +22,7 @@ from torch import nn
 from ..data.masks import read_classes
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.runner import CONFIG_KEY, Runner, config_from_text
+from ..openmmlab.work_dir import latest
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import resolve
 
@@ -149,8 +150,8 @@ def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
 
 
 # What this package reads of a config beside what mmengine's runner does.
-OWN_KEYS = {'auto_scale_lr', 'compile', 'custom_imports', 'data_root', 'max_bad_share', 'sync_bn', 'test_pipeline',
-            'tta_model', 'tta_pipeline'}  # fmt: skip
+OWN_KEYS = {'auto_scale_lr', 'compile', 'custom_imports', 'data_root', 'max_bad_share', 'max_skipped_steps', 'sync_bn',
+            'test_pipeline', 'tta_model', 'tta_pipeline'}  # fmt: skip
 
 
 def _check_root(cfg: Config, key: str, name: str) -> None:
@@ -311,13 +312,12 @@ def find_checkpoint(path: str | Path, *, best: bool = True) -> str:
     folder = Path(path)
     if not folder.is_dir():
         return str(path)
-    pointer = folder / 'last_checkpoint'  # mmengine writes a path here; only its name survives moving the directory
-    latest = folder / Path(pointer.read_text().strip()).name if pointer.is_file() else folder / 'deploy.pth'
-    if not latest.is_file():
+    last = latest(folder) or folder / 'deploy.pth'
+    if not last.is_file():
         raise FileNotFoundError(f'{folder} holds no checkpoint: name a .pth file, or train first with tools/train.py')
     # A best checkpoint from beyond the latest is of an earlier, longer run in the same directory.
-    candidates = [p for p in folder.glob('best_*.pth') if _step(p) <= _step(latest)] if best else []
-    return str(max(candidates, key=lambda p: p.stat().st_mtime, default=latest))
+    candidates = [p for p in folder.glob('best_*.pth') if _step(p) <= _step(last)] if best else []
+    return str(max(candidates, key=lambda p: p.stat().st_mtime, default=last))
 
 
 def _step(checkpoint: Path) -> int:
@@ -326,38 +326,6 @@ def _step(checkpoint: Path) -> int:
     return int(numbers[-1]) if numbers else 0
 
 
-def begin_work_dir(work_dir: str | Path, *, overwrite: bool) -> None:
-    """Let a training start in `work_dir`, which holds no checkpoints, or ones that `overwrite` removes.
-
-    Raises:
-        ValueError: it holds checkpoints of another training, which would be mixed with those of this one.
-    """
-    patterns = ('iter_*.pth', 'epoch_*.pth', 'best_*.pth', 'last_checkpoint')
-    found = sorted(path for pattern in patterns for path in Path(work_dir).glob(pattern))
-    if found and not overwrite:
-        raise ValueError(
-            f'{work_dir} holds {found[0].name} of another training: go on with it by --resume, choose another '
-            '--work-dir, or remove its checkpoints by --overwrite'
-        )
-    for path in found:
-        path.unlink(missing_ok=True)
-
-
 def default_work_dir(cfg: Config) -> str:
     """Return work_dirs/NAME_OF_CONFIG, or what the config says."""
     return cfg.get('work_dir') or str(Path('work_dirs', Path(cfg.filename).stem))
-
-
-def resume_from(cfg: Config, resume: str | None) -> None:
-    """Let `cfg` go on from `resume`: a checkpoint file, 'latest' of its work directory, or None for nothing.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-    """
-    if not resume:
-        return
-    cfg.resume = True
-    fresh = resume == 'latest' and not Path(cfg.work_dir, 'last_checkpoint').is_file()
-    cfg.load_from = None if fresh else find_checkpoint(cfg.work_dir if resume == 'latest' else resume, best=False)
-    if cfg.load_from and not Path(cfg.load_from).is_file():
-        raise FileNotFoundError(f'there is no checkpoint {cfg.load_from} to resume from')

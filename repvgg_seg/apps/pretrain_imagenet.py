@@ -30,23 +30,16 @@ from ..deploy.convert import switch_to_deploy, verify_classifier
 from ..environment import versions
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
-from ..openmmlab.imagenet import AveragedWeightsHook
+from ..openmmlab.imagenet import AveragedWeightsHook, PretrainingHook
 from ..openmmlab.runner import Runner
+from ..openmmlab.work_dir import own_work_dir
 from ..pretrain import data
 from ..pretrain.sources import check_classes, open_source
 from ..pretrain.transforms import test_transform
 from ..weights.checkpoint_io import read_checkpoint, write_checkpoint
 from ..weights.key_maps import from_official
 from ..weights.pretrained import load_weights, read_weights, resolve
-from .config import (
-    CONFIGS,
-    add_cfg_options,
-    begin_work_dir,
-    find_checkpoint,
-    keep_only_test,
-    load_config,
-    resume_from,
-)
+from .config import CONFIGS, add_cfg_options, find_checkpoint, keep_only_test, load_config
 from .test import Results, format_table
 from .train import prepare, run_training
 
@@ -119,13 +112,11 @@ def pretrain(
     cfg.custom_hooks = [*cfg.custom_hooks, {'type': 'PretrainingHook', 'identity': identity, 'batch': batch}]
     if importlib.util.find_spec('tensorboard'):
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
-    if not resume and is_main_process():
-        begin_work_dir(cfg.work_dir, overwrite=overwrite)
-    resume_from(cfg, resume)
-    if cfg.load_from and cfg.resume:
-        _check_identity(cfg.load_from, identity)
-    commit = _commit()  # of the code that trains, whatever is checked out at the end
-    return _publish(run_training(Runner.from_cfg(cfg)), identity, commit)
+    with own_work_dir(cfg, resume=resume, overwrite=overwrite, first=is_main_process()):
+        if cfg.load_from and cfg.resume:
+            _check_identity(cfg.load_from, identity)
+        commit = _commit()  # of the code that trains, whatever is checked out at the end
+        return _publish(run_training(Runner.from_cfg(cfg)), identity, commit)
 
 
 def _check_data(cfg: Config) -> int:
@@ -165,7 +156,7 @@ def _publish(runner: Runner, identity: dict[str, Any], commit: str | None) -> di
     """Write the two kinds of weights in the official dialect, evaluated, and return where."""
     if not is_main_process():
         return {}
-    metrics = runner.train_loop.metrics
+    metrics = next(hook for hook in runner.hooks if isinstance(hook, PretrainingHook)).metrics
     hook = next(hook for hook in runner.hooks if isinstance(hook, AveragedWeightsHook))
     written = {}
     for kind, prefix, model in (('', '', hook.src_model), ('-ema', 'ema/', hook.ema_model.module)):
