@@ -67,10 +67,18 @@ def _notice(signum: int, frame: object) -> None:
         os.kill(os.getpid(), signum)
 
 
-def ignore() -> None:
-    """Leave SIGTERM and SIGHUP to the parent, in a process that ends with it: they may go to the whole group."""
-    for signum in SIGNALS:
-        signal.signal(signum, signal.SIG_IGN)
+def obey_parent_alone() -> None:
+    """Ignore SIGTERM and SIGHUP unless they come from the parent, which needs this process: a group may get them."""
+    if not hasattr(signal, 'sigwaitinfo'):  # the sender is not known
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+
+    def wait() -> None:
+        while signal.sigwaitinfo(SIGNALS).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _under_torchrun() -> bool:

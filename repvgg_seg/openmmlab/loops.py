@@ -188,7 +188,7 @@ RESUMABLE: dict[Any, type] = {'IterBasedTrainLoop': ResumableIterLoop, 'EpochBas
 
 def quiet_worker(*args: Any, init: Any = None) -> None:
     """Begin a worker of a data loader, which ends with its parent and leaves signals to it."""
-    interruption.ignore()
+    interruption.obey_parent_alone()
     if init:
         init(*args)
 
