@@ -31,7 +31,7 @@ class FiniteHook(Hook):
 
     def __init__(self, max_skipped: int = 0) -> None:
         self.max_skipped = max_skipped
-        self._batch: Any = None
+        self._images: list[str] = []
         self._told = False
         self._buffers: list[Tensor] = []
 
@@ -44,8 +44,9 @@ class FiniteHook(Hook):
         self._keep_buffers(runner)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Keep the batch, to name its images."""
-        self._batch, self._told = data_batch, False
+        """Keep the names of the images that make the next step."""
+        first = runner.optim_wrapper.should_update()
+        self._images, self._told = [*([] if first else self._images), *_images(data_batch)], False
 
     def _before_step(self, runner: Runner, optimizer: Optimizer, args: object, kwargs: object) -> None:
         parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
@@ -57,7 +58,7 @@ class FiniteHook(Hook):
             self._keep_buffers(runner)
             return
         # All processes have the same gradients, which may come from the images of any of them.
-        names = [name for names in all_gather_object(_images(self._batch)) for name in names]
+        names = [name for names in all_gather_object(self._images) for name in names]
         self._tell(runner, f'the norm of the gradients became {norm}', names)
         for parameter in parameters:
             parameter.grad = None  # the optimizer leaves out what has none
@@ -94,10 +95,10 @@ class FiniteHook(Hook):
         if skipped > self.max_skipped:
             raise ValueError(self._sentence(runner, what, images))
         runner.message_hub.update_info('skipped_steps', skipped)
-        runner.logger.warning(
-            '%s in iteration %d%s: this step is left out, %d of max_skipped_steps=%d',
-            what, runner.iter + 1, _shown(images), skipped, self.max_skipped,
-        )  # fmt: skip
+        runner.logger.warning(  # its text in full: mmengine leaves out a warning of the same template
+            f'{what} in iteration {runner.iter + 1}{_shown(images)}: this step is left out, {skipped} of '
+            f'max_skipped_steps={self.max_skipped}'
+        )
 
     def _sentence(self, runner: Runner, what: str, images: Sequence[str]) -> str:
         return (

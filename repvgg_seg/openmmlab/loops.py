@@ -61,10 +61,10 @@ class PlacedSampler(Sampler[Key]):
 
 
 class PlacedDataset:
-    """Another data set, by its config, whose samples are taken by the keys of PlacedSampler."""
+    """Another data set, or the one of a config, whose samples are taken by the keys of PlacedSampler."""
 
-    def __init__(self, dataset: dict[str, Any]) -> None:
-        self.dataset = DATASETS.build(dataset)
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
 
     def __len__(self) -> int:
         return len(self.dataset)

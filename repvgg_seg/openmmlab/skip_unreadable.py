@@ -131,10 +131,10 @@ class SkippedFilesHook(Hook):
         for file, why in self.ledger.files().items():
             if file not in self.told:
                 self.told.add(file)
-                runner.logger.warning(
-                    'skipped: %s %s (%d of %d samples; %d may be unreadable)',
-                    file, why, len(self.told), self.ledger.samples, self.ledger.allowed,
-                )  # fmt: skip
+                runner.logger.warning(  # its text in full: mmengine leaves out a warning of the same template
+                    f'skipped: {file} {why} ({len(self.told)} of {self.ledger.samples} samples; {self.ledger.allowed} '
+                    'may be unreadable)'
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Sum up."""
