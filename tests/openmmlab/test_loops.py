@@ -63,6 +63,7 @@ def runner(work_dir: Path, *bad: int, each: Any = None, **more: Any) -> Runner:
     options: dict[str, Any] = {
         'optim_wrapper': dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9)),
         'default_hooks': dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1, max_keep_ckpts=1)),
+        'train_cfg': dict(by_epoch=False, max_iters=6),
         **more,
     }
     return Runner(
@@ -71,7 +72,6 @@ def runner(work_dir: Path, *bad: int, each: Any = None, **more: Any) -> Runner:
         train_dataloader=dict(
             dataset=Data(*bad), batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler', shuffle=False)
         ),
-        train_cfg=dict(by_epoch=False, max_iters=6),
         custom_hooks=[Each(each)] if each else [],
         randomness=dict(seed=0),
         experiment_name=f'loops-{Runner.count}',  # type: ignore[attr-defined]
