@@ -132,11 +132,7 @@ def test_a_lock_can_be_waited_for(tmp_path) -> None:
     ('program', 'argv', 'command'),
     [
         ('tools/train.py', ['a b.py', '--overwrite', '--amp'], "PYTHON tools/train.py 'a b.py' --amp --resume"),
-        (
-            '/bin/repvgg-seg',
-            ['x', '--resume', 'A/iter_2.pth', '--work-dir', 'B'],
-            '/b/repvgg-seg train x --work-dir B',
-        ),
+        ('/b/repvgg-seg', ['x', '--resume', 'A.pth', '--work-dir', 'B'], '/b/repvgg-seg train x --work-dir B --resume'),
         ('x/__main__.py', ['x', '--res=y', '--amp'], 'PYTHON -m repvgg_seg train x --amp --resume'),
     ],
 )
