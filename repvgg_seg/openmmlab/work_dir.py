@@ -60,7 +60,7 @@ def _begin(folder: Path, resume: str | None, overwrite: bool) -> None:
         if _LEFTOVER.fullmatch(path.name):
             path.unlink(missing_ok=True)
     elsewhere = resume not in (None, 'latest') and Path(resume).resolve().parent != folder.resolve()
-    found = [*checkpoints(folder), *sorted(folder.glob('best_*.pth')), *folder.glob(POINTER)]
+    found = sorted([*checkpoints(folder), *folder.glob('best_*.pth'), *folder.glob(POINTER)])
     if resume is not None and not elsewhere:
         return
     if found and not overwrite:
