@@ -141,6 +141,9 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
     the end of the training, it saves what there is and ends it.
     """
 
+    file_backend: Any
+    keep_ckpt_ids: deque[int]
+
     def before_train(self, runner: Runner) -> None:
         """Forget the files of other folders that the checkpoint named from which the run resumes."""
         info = runner.message_hub.runtime_info
@@ -240,7 +243,8 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
                 self.file_backend.remove(old)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
-        backend, removed = self.file_backend, []
+        backend: Any = self.file_backend
+        removed: list[str] = []
         self.file_backend = _Postponing(backend, removed)
         try:
             super()._save_best_checkpoint(runner, metrics)

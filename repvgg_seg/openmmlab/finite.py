@@ -120,7 +120,8 @@ def _images(batch: Any) -> list[str]:
     """Return the files of a batch, of a segmentor or of pretraining."""
     if not isinstance(batch, dict):
         return []
-    return [str(getattr(sample, 'img_path', sample)) for sample in batch.get('data_samples', batch.get('name', ()))]
+    samples = batch.get('data_samples') or batch.get('name') or ()
+    return [str(getattr(sample, 'img_path', sample)) for sample in samples]
 
 
 def _shown(images: Sequence[str]) -> str:

@@ -159,7 +159,7 @@ class GuardedRunner(Runner):
 
     def build_dataloader(self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
         """Build a data loader that is guarded; its workers have not started yet."""
-        loader = super().build_dataloader(dataloader, *args, **kwargs)
+        loader: Any = super().build_dataloader(dataloader, *args, **kwargs)
         datasets = [part for part in inner_data_sets(loader.dataset) if isinstance(part, BaseDataset)]
         ledger = None
         if self._training:

@@ -99,20 +99,21 @@ def _resume(cfg: Config, resume: str | None, *, log: bool) -> None:
     if resume is None:
         return
     cfg.resume, cfg.load_from = True, None
-    path: Path | None = Path(cfg.work_dir if resume == 'latest' else resume)
-    if path.is_dir():
-        folder, (path, skipped) = path, newest_whole(path)
+    given = Path(cfg.work_dir if resume == 'latest' else resume)
+    path: Path | None = given
+    if given.is_dir():
+        path, skipped = newest_whole(given)
         for error in skipped if log else ():
             print_log(f'passed over: {error}', 'current', logging.WARNING)
         if skipped and not path:
-            raise ValueError(f'{folder} holds no checkpoint to go on from: {skipped[0]}; begin anew with --overwrite')
+            raise ValueError(f'{given} holds no checkpoint to go on from: {skipped[0]}; begin anew with --overwrite')
         if not path and resume != 'latest':
-            raise FileNotFoundError(f'{folder} holds no checkpoint to resume from: name another one')
-    elif path.is_file():
-        _read(path)
-        _check(path)
+            raise FileNotFoundError(f'{given} holds no checkpoint to resume from: name another one')
+    elif given.is_file():
+        _read(given)
+        _check(given)
     else:
-        raise FileNotFoundError(f'there is no checkpoint {path} to resume from')
+        raise FileNotFoundError(f'there is no checkpoint {given} to resume from')
     if path:
         cfg.load_from = str(path)
         if log:
