@@ -39,7 +39,7 @@ from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT, Calibration
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..runtime.backends import KINDS
 from ..runtime.images import SUFFIXES, read_image
-from ..runtime.metadata import DYNAMIC, FITS, INTERPOLATIONS, OUTPUTS, Fit, Output, Preparation
+from ..runtime.metadata import DECODERS, DYNAMIC, FITS, INTERPOLATIONS, OUTPUTS, Fit, Output, Preparation
 from ..runtime.precision import PRECISIONS
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights
@@ -61,7 +61,7 @@ def export_model(
     image_size: Size | None = None,
     batch: int | None = 1,
     precision: str = 'fp32',
-    output: Output = 'classes',
+    output: Output | None = None,
     fit: Fit = 'test',
     images: str | Path | None = None,
     out: str | Path | None = None,
@@ -78,7 +78,8 @@ def export_model(
     A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config.
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
-    val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
+    val set, of which the report then has the `sizes`. `output` is by default 'logits' where images are cut into windows
+    or tiles, which are averaged where they overlap, and 'classes' elsewhere. `out` is model.SUFFIX in `model_dir` with the precision in its
     name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
 
     int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
@@ -115,7 +116,7 @@ def export_model(
         image_size=image_size,
         batch=batch,
         precision=precision,
-        output=output,
+        output=output or ('classes' if preparation.stride is None and fit != 'tile' else 'logits'),
         classes=meta.get('classes') or (),
         palette=meta.get('palette') or (),
         source=source,
@@ -306,6 +307,9 @@ def read_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
             colour = step.get('color_type', 'color')
             found['upright'] = colour == 'color'
             unable += [] if colour in ('color', 'color_ignore_orientation', 'unchanged') else [f'{kind} of {colour}']
+            found['decoder'] = step.get('imdecode_backend') or 'cv2'
+            if found['decoder'] not in DECODERS:
+                unable.append(f'{kind} by {found.pop("decoder")}')
         elif kind == 'Resize' and 'scale' not in found and step.get('scale') and step.get('backend', 'cv2') == 'cv2':
             width, height = step['scale'] if isinstance(step['scale'], Sequence) else [step['scale']] * 2
             found |= {'scale': (int(height), int(width)), 'keep_ratio': bool(step.get('keep_ratio'))}
@@ -406,7 +410,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--batch', type=batch, default=1, metavar='N', help=f'images at once, or {DYNAMIC} (default: 1)'
     )
     parser.add_argument('--precision', choices=PRECISIONS, default='fp32', help='(default: %(default)s)')
-    parser.add_argument('--output', choices=OUTPUTS, default='classes', help='(default: %(default)s)')
+    parser.add_argument(
+        '--output', choices=OUTPUTS, help='(default: classes, or logits where images are cut into windows or tiles)'
+    )
     parser.add_argument(
         '--fit',
         choices=FITS,

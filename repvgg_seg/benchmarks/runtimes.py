@@ -209,6 +209,7 @@ def _metadata(images: Tensor, precision: str) -> ModelMetadata:
         output='classes',
         precision=precision,
         threshold=None,
+        align_corners=False,
         preparation=Preparation(),
         fit='test',
         source={'file': '', 'sha256': ''},

@@ -158,6 +158,7 @@ def export_segmentor(
             output=output,
             precision='fp32' if calibration else precision,
             threshold=reference.threshold if outputs == 1 else None,
+            align_corners=reference.align_corners,
             preparation=_with_resizing(preparation or Preparation(), reference),
             fit=fit,
             source=source,

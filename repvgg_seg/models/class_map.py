@@ -72,6 +72,7 @@ def cells_along(n: int, length: int, align_corners: bool) -> Axis:
     )
 
 
+@torch.compiler.disable  # it would compile one graph a band, for a size that each image changes
 def class_map(
     logits: Tensor,  # (N, C, h, w)
     size: tuple[int, int],

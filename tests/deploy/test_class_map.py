@@ -72,6 +72,13 @@ def test_files_make_the_class_map_of_the_dense_form(
     assert len(logits[0, 0].unique()) == 1 and found.unique().numel() == 1  # of the last one
 
 
+@pytest.mark.parametrize('size', [(40, 48), (37, 45)])
+def test_the_graph_compiles(size: tuple[int, int]) -> None:
+    model, batch = graph(19, False, None).eval(), torch.from_numpy(images(*size))
+    with torch.inference_mode():
+        assert torch.equal(torch.compile(model, backend='eager')(batch), model(batch))
+
+
 def test_the_graph_never_enlarges_logits(monkeypatch) -> None:
     monkeypatch.setattr(InferenceGraph, 'enlarged', None)
     monkeypatch.setattr(module, 'resize', None)
