@@ -79,8 +79,9 @@ def export_model(
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
     val set, of which the report then has the `sizes`. `output` is by default 'logits' where images are cut into windows
-    or tiles, which are averaged where they overlap, and 'classes' elsewhere. `out` is model.SUFFIX in `model_dir` with the precision in its
-    name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
+    or tiles, which are averaged where they overlap, and 'classes' elsewhere. `out` is model.SUFFIX in `model_dir`
+    with the precision in its name unless that is fp32, and `images` is an image file or a folder of them that joins the
+    comparison.
 
     int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
     taken; on its val set the mIoU may fall by `max_drop`, 1 point by default. Of a folder, which has no labels,

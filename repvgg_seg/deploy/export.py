@@ -225,7 +225,7 @@ def _quantize(
     size = reference.resize_to
 
     def classes(scores: Tensor) -> Tensor:
-        return reference.classes(reference.enlarged(scores, size) if size else scores, metadata.size)
+        return reference.classes(scores, metadata.size)
 
     def program() -> torch.fx.GraphModule:
         return _trace(InferenceGraph(fold_norms(segmentor).cpu(), resize_to=size), metadata).module()

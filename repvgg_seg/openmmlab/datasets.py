@@ -17,7 +17,11 @@ from ..files import read_text, walk
 
 
 class WalkingBackend(LocalBackend):
-    """mmengine's access to local files, by which all data sets of mmseg find theirs, with our rules for a folder."""
+    """mmengine's access to local files, by which all data sets of mmseg find theirs, with our rules for them."""
+
+    def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
+        """Return a text file, such as a list of images, in the encoding that its byte order mark tells."""
+        return read_text(filepath) if encoding == 'utf-8' else super().get_text(filepath, encoding)
 
     def list_dir_or_file(
         self,

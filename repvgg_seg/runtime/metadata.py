@@ -34,9 +34,10 @@ class Preparation:
     """How the config prepares images for the test.
 
     `scale`: the (H, W) that images are resized to, or with `keep_ratio` the box, upright or lying, that they are made
-    to fit into; None leaves them as they are. `upright`: files are turned as their EXIF orientation says. `decoder`: what
-    reads them, which makes other pixels of palettes, alpha and 16 bits. `stride`: the (H, W) between the windows that
-    are segmented one by one, of the size of the file, and averaged where they overlap; None segments images as a whole.
+    to fit into; None leaves them as they are. `upright`: files are turned as their EXIF orientation says. `decoder`:
+    what reads them, which makes other pixels of palettes, alpha and 16 bits. `stride`: the (H, W) between the windows
+    that are segmented one by one, of the size of the file, and averaged where they overlap; None segments images as a
+    whole.
 
     Raises:
         ValueError: a field is not what it has to be.

@@ -203,7 +203,7 @@ class _Band:
 
 
 def _between(n: int, length: int, align_corners: bool) -> tuple[Any, Any, Any]:
-    """Return of `n` values that are resized to `length`, bilinearly, which two each is between, and how near the second."""
+    """Return the two of `n` values that each is between that they are resized to, and how near it is to the second."""
     if align_corners:
         position = np.arange(length) * ((n - 1) / max(length - 1, 1))
     else:

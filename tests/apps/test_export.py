@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -13,6 +14,7 @@ from PIL import ExifTags, Image
 
 from repvgg_seg import files
 from repvgg_seg.apps import export
+from repvgg_seg.apps.config import load_config
 from repvgg_seg.apps.export import default_size, export_model, read_preparation, sizes_of_val
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter

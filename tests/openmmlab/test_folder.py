@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -214,3 +215,10 @@ def test_mmsegs_own_data_sets_follow_links_but_no_loops_and_leave_hidden_files_o
         f'a/x{suffix}', f'link/deep/y{suffix}'
     ]  # fmt: skip
     assert found[1]['seg_map_path'].startswith(str(tmp_path / 'masks/link/deep/y'))
+
+
+def test_lists_of_mmsegs_own_data_sets_are_in_any_marked_encoding(tmp_path) -> None:
+    (tmp_path / 'list.txt').write_bytes('a/Straße\r\n'.encode('utf-16'))
+    register_all_modules()
+    data = DATASETS.build(dict(type='ADE20KDataset', ann_file='list.txt', data_root=str(tmp_path)))
+    assert [data.get_data_info(index)['img_path'] for index in range(len(data))] == ['a/Straße.jpg']
