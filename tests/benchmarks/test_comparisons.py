@@ -245,11 +245,8 @@ def test_heads_that_cannot_be_folded_are_refused(tiny_config, tmp_path, capsys) 
 def test_the_class_map_is_made_in_two_ways(measured) -> None:
     argv = (*SMALL, '--classes', '5', '--strides', '4', '--runtimes', 'torch fp32')
     report, _ = measured('class-map', *argv)
-    forms = [
-        (what, way, 'torch fp32')
-        for what in ('smooth logits at 1/4', 'noise at 1/4')
-        for way in ('enlarged', 'class map')
-    ]
+    whats = ('smooth logits at 1/4', 'noise at 1/4')
+    forms = [(what, way, 'torch fp32') for what in whats for way in ('enlarged', 'class map')]
     assert list(select(report, 'latency')) == forms and list(select(report, 'speed-up')) == forms[1::2]
     assert set(select(report, 'pixels that differ').values()) == {0}
     cells = select(report, 'boundary cells')
