@@ -79,7 +79,8 @@ def test_the_graph_compiles(size: tuple[int, int]) -> None:
         assert torch.equal(torch.compile(model, backend='eager')(batch), model(batch))
 
 
-def test_the_graph_never_enlarges_logits(monkeypatch) -> None:
+@pytest.mark.parametrize('resize_to', [None, (20, 24)])
+def test_the_graph_never_enlarges_logits(resize_to, monkeypatch) -> None:
     monkeypatch.setattr(InferenceGraph, 'enlarged', None)
     monkeypatch.setattr(module, 'resize', None)
-    assert graph(19, False, None)(torch.from_numpy(images(40, 48))).shape == (1, 40, 48)
+    assert graph(19, False, resize_to)(torch.from_numpy(images(40, 48))).shape == (1, 40, 48)
