@@ -224,10 +224,12 @@ def test_export_takes_the_size_of_most_images_and_says_so(deployed, tmp_path, ca
 
 
 def test_a_file_of_windows_scores_what_the_test_scores(deployed, demo_data, tmp_path) -> None:
+    steps = [STEPS[0], dict(type='Resize', scale=(160, 90)), *STEPS[1:]]
     options = {
         'model.test_cfg': dict(mode='slide', crop_size=(48, 64), stride=(16, 40)),
         'model.decode_head.align_corners': True,
-        'test_dataloader.dataset.pipeline': [STEPS[0], dict(type='Resize', scale=(160, 90)), *STEPS[1:]],
+        'test_dataloader.dataset.pipeline': steps,
+        'test_pipeline': steps,  # which inference_model reads
     }
     path, report = export_model(deployed, 'openvino', out=tmp_path / 'x.xml', cfg_options=options)
     assert report['metadata']['output'] == 'logits' and report['metadata']['input'] == [1, 48, 64, 3]
