@@ -42,7 +42,7 @@ def export_model(
     image_size: Size | None = None,
     batch: int | None = 1,
     precision: str = 'fp32',
-    output: Output = 'classes',
+    output: Output | None = None,
     fit: Fit = 'test',
     images: str | Path | None = None,
     out: str | Path | None = None,
@@ -59,8 +59,10 @@ def export_model(
     A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config.
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
-    val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
-    name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
+    val set, of which the report then has the `sizes`. `output` is by default 'logits' where images are cut into windows
+    or tiles, which are averaged where they overlap, and 'classes' elsewhere. `out` is model.SUFFIX in `model_dir`
+    with the precision in its name unless that is fp32, and `images` is an image file or a folder of them that joins the
+    comparison.
 
     int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
     taken; on its val set the mIoU may fall by `max_drop`, 1 point by default. Of a folder, which has no labels,
@@ -97,7 +99,7 @@ def export_model(
         image_size=image_size,
         batch=batch,
         precision=precision,
-        output=output,
+        output=output or ('classes' if preparation.stride is None and fit != 'tile' else 'logits'),
         classes=meta.get('classes') or (),
         palette=meta.get('palette') or (),
         source=source,
@@ -165,7 +167,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--precision', choices=PRECISIONS, default='fp32', help='of the arithmetic (default: %(default)s)'
     )
     parser.add_argument(
-        '--output', choices=OUTPUTS, default='classes', help='what the file returns (default: %(default)s)'
+        '--output',
+        choices=OUTPUTS,
+        help='what the file returns (default: classes, or logits where images are cut into windows or tiles)',
     )
     parser.add_argument(
         '--fit',

@@ -100,7 +100,8 @@ class Segmenter:
     `fit`: 'test' prepares an image as the config's test pipeline did, and so scores what was measured; 'resize' scales
     it to fit into the exported size; 'tile' keeps its own scale, cutting larger images into tiles that overlap by
     `overlap` pixels (default: a quarter of the shorter side), for images that show more than those of the training
-    rather than the same in more pixels; 'auto' is what the file says, 'test' unless it was exported with --fit.
+    rather than the same in more pixels. Logits are blended there, by how near they are to the middle of their tile;
+    classes are cut. 'auto' is what the file says, 'test' unless it was exported with --fit.
     'test' needs images that become the exported size. Others are stretched to it, which is told once by a warning:
     docs/sizes.md has what that costs. Padding is of ImageNet's mean colour.
 
@@ -205,7 +206,8 @@ class Segmenter:
         They are uint8, above 256 classes uint16. `out` is an array that takes them instead of a new one. With
         `return_confidence` the result is (mask, confidence): the probability of each pixel's class, float32 (H, W),
         from 1 / classes to 1, which only files of logits tell. Beside the image, which may be a memory map, and the
-        mask, which may be one through `out`, memory is that of one tile, unless `fit` resizes.
+        mask, which may be one through `out`, memory is that of one tile, unless `fit` resizes; of tiles of logits it is
+        that of a row of them, 4 bytes * classes * height of a tile * width of the image.
 
         Raises:
             FileNotFoundError: an image is not there.
@@ -342,8 +344,12 @@ class Segmenter:
                     f'this model takes arrays (H, W, {channels}) of uint8, and files are read as RGB: read {source} '
                     'yourself and pass the array'
                 )
-            upright = self.metadata.preparation.upright
-            image = source if isinstance(source, np.ndarray) else read_image(source, upright=upright)
+            preparation = self.metadata.preparation
+            image = (
+                source
+                if isinstance(source, np.ndarray)
+                else read_image(source, upright=preparation.upright, decoder=preparation.decoder)
+            )
             if image.shape[2:] != (channels,) or image.dtype != np.uint8 or not image.size:
                 order = ' in RGB' if channels == 3 else ''
                 raise ValueError(
@@ -364,10 +370,15 @@ class Segmenter:
         """Return the way of an image of `shape` through the graph."""
         preparation = self.metadata.preparation
         route = functools.partial(
-            Route, shape, self.size, interpolation=preparation.interpolation, colour=self.metadata.mean
+            Route,
+            shape,
+            self.size,
+            interpolation=preparation.interpolation,
+            colour=self.metadata.mean,
+            align_corners=self.metadata.align_corners,
         )
         if self.fit == 'tile':
-            return route(shape, (self.overlap, self.overlap))
+            return route(shape, (self.overlap, self.overlap), centred=True)
         if self.fit == 'resize':
             return route(fitted(shape, self.size))
         inside, overlap = preparation.resized(shape), (0, 0)
