@@ -7,7 +7,8 @@ INPUT is an image, a folder, a quoted glob, a video, the number of a camera or t
 Below --out, index/ gets class indices as PNG files (8 bits; 16 above 256 classes), colour/ the palette's colours,
 overlay/ those over the image, area/ the pixels and the share of each class as JSON, and confidence/, of files that were
 exported with --output logits, 255 times the probability of each pixel's class; each mirrors the folders of the inputs.
-A video gets a folder of indices, one file a frame, two videos and one JSON file.
+A video gets a folder of indices, one file a frame, two videos and one JSON file. `--save polygons` writes polygons.json
+of images, a COCO file that tools for labelling take.
 
 What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
 share. Torch is needed for .pt2 models only.

@@ -23,6 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ..files import FileError, atomic_write, claim, remove, walk, write_text
 from .images import SUFFIXES, Array
+from .polygons import coco_file, join_coco_files
 from .prefetch import ordered
 from .segmenter import Segmented, Segmenter
 from .tiling import Mask
@@ -35,7 +36,9 @@ OUTPUTS = {
     'overlay': ('.jpg', '.mp4'),
     'area': ('.json', '.json'),
     'confidence': ('.png', ''),
+    'polygons': ('.json', '.json'),
 }
+POLYGONS = 'polygons.json'  # those of all images
 SETTINGS = 'predict.json'
 
 
@@ -156,7 +159,8 @@ def predict(
 ) -> Summary:
     """Segment `inputs` into `out`/{index,colour,overlay,area,confidence}, of which `save` names those that are written.
 
-    By default these are all that the file tells. A confidence is a PNG file of 255 * the probability of each pixel's
+    By default these are all that the file tells. `polygons` are written if named only: a COCO file for each image, and
+    polygons.json for all of them. A confidence is a PNG file of 255 * the probability of each pixel's
     class, rounded. With `below`, confidences are written too, and the summary has the share of each image, of now and
     of before, whose probability is smaller: of what is to be labelled next, the largest teach most.
 
@@ -166,15 +170,18 @@ def predict(
     cannot be read is left out as well, and told in the summary. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
-        ValueError: `out` holds the results of another model or other settings, or cannot be written.
+        ValueError: `out` holds the results of another model or other settings, or cannot be written; or an argument
+            does not fit the inputs.
     """
     if frames is not None and frames < 1:
         raise ValueError(f'there is nothing to do with {frames} frames of each video')
     if below is not None and not 0 < below <= 1:
         raise ValueError(f'there is no probability below {below}: name one from 0 to 1, such as 0.6')
     tells = segmenter.metadata.output == 'logits'
-    save = list(save or (kind for kind in OUTPUTS if tells or kind != 'confidence'))
+    save = list(save or (kind for kind in OUTPUTS if kind != 'polygons' and (tells or kind != 'confidence')))
     save += ['confidence'] if below is not None and 'confidence' not in save else []
+    if 'polygons' in save and (videos := [str(item.source) for item in inputs if item.video]):
+        raise ValueError(f'polygons are written of images, and {videos[0]} is a video: leave it out')
     confident = 'confidence' in save
     segmenter.check_confidence(confident)
     facts = asdict(segmenter.metadata)
@@ -211,6 +218,8 @@ def predict(
                     summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
             except UnreadableVideo as error:
                 summary.unreadable[str(video.source)] = str(error)
+    if 'polygons' in save:
+        join_coco_files(walk(out / 'polygons', {'.json'}), out / POLYGONS)  # other processes' among them
     if below is not None:
         shares = {
             str(item.source): _share_below(item.outputs(out, ['confidence'])['confidence'], below)
@@ -273,6 +282,8 @@ class _Writer:
             if kind == 'area':
                 facts = {'source': str(item.source), 'size': list(result.mask.shape)}
                 self._write_areas(path, facts, self._count(result.mask))
+            elif kind == 'polygons':
+                write_text(json.dumps(coco_file(item.name.as_posix(), result.mask, self.segmenter.classes)), path)
             else:
                 with atomic_write(path) as file:
                     file.write(self._encode(kind, result))
