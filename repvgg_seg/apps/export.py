@@ -35,6 +35,7 @@ from .. import files
 from ..cli import image_size
 from ..deploy.convert import is_deployed
 from ..deploy.export import TARGETS, export_segmentor
+from ..deploy.python_model import load_python_model
 from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT, Calibration
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..runtime.backends import KINDS
@@ -72,10 +73,12 @@ def export_model(
     min_agreement: float | None = None,
     keep_float: Sequence[str] = (),
     accuracy_control: bool = False,
+    python: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Export the model in `model_dir`, see `export_segmentor`; return the path of the file, and the report.
 
-    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config.
+    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config. `python` is the
+    module:factory of a model that was converted as one.
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
     val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
@@ -91,9 +94,13 @@ def export_model(
         ValueError: the folder holds something else, or see `export_segmentor`. Nothing has been written then.
     """
     asked = _calibration(dict(locals()))
-    given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
-    # Of a training they are in the converted config already, which has no part that only training reads.
-    cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
+    if python is not None:
+        cfg = Config({'model': {}})  # nothing is known of the test
+        segmentor, meta, source = load_python_model(model_dir, python)
+    else:
+        given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
+        # Of a training they are in the converted config already, which has no part that only training reads.
+        cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
     if to in TARGETS and out is None:
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
@@ -255,7 +262,9 @@ def load_deployed(
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder} is no folder: {cure}')
     if weights.is_file() and not config.is_file():
-        raise ValueError(f'{folder} holds no deploy.py beside its deploy.pth, so it is a classifier: {cure}')
+        raise ValueError(
+            f'{folder} holds no deploy.py beside its deploy.pth, so it is a classifier, or --python names it: {cure}'
+        )
     if missing := [path.name for path in (config, weights, report_file) if not path.is_file()]:
         raise FileNotFoundError(f'{folder} holds no {" and no ".join(missing)}: {cure}')
     try:
@@ -417,6 +426,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', metavar='FILE', help='file to write (default: model.SUFFIX in the folder of the model)'
     )
+    parser.add_argument('--python', metavar='MODULE:FACTORY', help='of a model that was converted with it')
     group = parser.add_argument_group('int8', 'what --precision int8 is calibrated and judged with')
     group.add_argument(
         '--calibration',
