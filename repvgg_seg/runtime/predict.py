@@ -23,6 +23,7 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ..files import FileError, atomic_write, claim, remove, walk, write_text
 from .images import SUFFIXES, Array
+from .movie import Movie
 from .polygons import coco_file, join_coco_files
 from .prefetch import ordered
 from .segmenter import Segmented, Segmenter
@@ -257,12 +258,17 @@ class _Frames:
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate, and 0 or less where it is live
         self.count = min(filter(None, (limit, count if count > 0 else None)), default=None)
+        self.times: list[float] = []  # of the frames that were read, in seconds
 
     def __iter__(self) -> Generator[Array, None, None]:
         for _ in itertools.count() if self.limit is None else range(self.limit):
             read, frame = self._capture.read()
             if not read:
                 return
+            time, guess = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 1 / self.rate if self.times else 0.0
+            before = self.times[-1] if self.times else -1.0
+            # A camera, and some formats, tell no times.
+            self.times.append(time if time > before else before + guess)
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
@@ -316,7 +322,7 @@ class _Writer:
     def _frames(self, parts: Mapping[str, Path], frames: _Frames, tick: Callable[[], None]) -> list[Any]:
         """Write frame by frame until the end or, where that never comes, Ctrl-C; return the pixels of each class."""
         counts: list[Any] = []
-        movies: dict[str, cv2.VideoWriter] = {}
+        movies: dict[str, Movie] = {}
         try:
             stream: Any = self.segmenter.stream
             confident = 'confidence' in parts
@@ -324,8 +330,8 @@ class _Writer:
                 for number, result in enumerate(results):
                     for kind in parts.keys() & {'colour', 'overlay'}:
                         if kind not in movies:
-                            movies[kind] = _movie(parts[kind], frames.rate, result.mask.shape)
-                        movies[kind].write(cv2.cvtColor(self._picture(kind, result), cv2.COLOR_RGB2BGR))
+                            movies[kind] = Movie(parts[kind], frames.rate, result.mask.shape)
+                        movies[kind].write(self._picture(kind, result), frames.times[number])
                     for kind in parts.keys() & {'index', 'confidence'}:
                         with atomic_write(parts[kind] / f'{number:06d}.png') as file:
                             file.write(self._encode(kind, result))
@@ -336,7 +342,7 @@ class _Writer:
                 raise
         finally:
             for movie in movies.values():
-                movie.release()
+                movie.close()
         return counts
 
     def _count(self, mask: Mask) -> Any:
@@ -372,11 +378,3 @@ class _Writer:
         else:
             picture.save(file, 'PNG', compress_level=1)
         return file.getvalue()
-
-
-def _movie(path: Path, rate: float, size: tuple[int, ...]) -> cv2.VideoWriter:
-    height, width = size
-    movie = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
-    if not movie.isOpened():
-        raise FileError(f'{path} cannot be written as a video of {width}x{height} at {rate:g} frames a second')
-    return movie
