@@ -32,7 +32,7 @@ from ..runtime.segmenter import Segmenter
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('model', help='what tools/export.py wrote: a file that ends in .onnx, .xml or .pt2')
+    parser.add_argument('model', help='an exported file (.onnx, .xml, .pt2), or the address of a published model')
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='file, folder, glob, video, camera or address')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
     parser.add_argument(
