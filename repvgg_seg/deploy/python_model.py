@@ -115,8 +115,9 @@ def convert_python_checkpoint(
     if outputs.ndim == 4:
         if classes and outputs.shape[1] not in (len(classes), 1):
             raise ValueError(f'{name} returns {outputs.shape[1]} classes, and {len(classes)} have names')
-        forms = (PythonSegmentor(model, mean, std) for model in (original, converted))
-        deviations = verify_segmentor(*forms, SIZES)
+        deviations = verify_segmentor(
+            PythonSegmentor(original, mean, std), PythonSegmentor(converted, mean, std), SIZES
+        )
     else:
         deviations = verify_classifier(original, converted, SIZES)
     switch_to_deploy(build(name)).load_state_dict(converted.state_dict())

@@ -171,7 +171,7 @@ def _format_of(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix == '.zip':
         raise LabelError(f'{path} is an archive: unpack it first, and name the folder')
-    if suffix in ('.yaml', '.yml'):
+    if suffix in ('.yaml', '.yml') and re.search('^names:', read_text(path), re.MULTILINE):
         return 'yolo'
     if suffix == '.xml':
         root = _xml(path)

@@ -318,6 +318,12 @@ def test_folders_are_groups_and_one_group_gives_its_last_images(tmp_path) -> Non
     assert sorted(p.name for p in (tmp_path / 'last/images/val').iterdir()) == ['08.jpg', '09.jpg']
 
 
+def test_settings_of_another_program_beside_the_labels_are_no_yolo(tmp_path) -> None:
+    path = coco_file(tmp_path / 'in', [CAR])
+    (tmp_path / 'in/settings.yaml').write_text('threads: 4')
+    assert detect(path.parent) == 'coco'
+
+
 def test_several_files_of_coco_are_the_splits(tmp_path) -> None:
     root = tmp_path / 'in'
     coco_file(root, [CAR], images=('valid/a.jpg',), name='valid/_annotations.coco.json')
@@ -416,7 +422,7 @@ def test_files_that_tell_nothing_are_one_sentence(tmp_path, capsys) -> None:
     assert 'two images of the id 0' in fails(capsys, 'import-labels', path, out)
     assert 'has no list of' in fails(capsys, 'import-labels', coco_file(root, [], categories=3), out)
     yolo(tmp_path / 'yolo', ['0 0.1 0.1 0.9 0.1 0.9 0.9'])
-    (tmp_path / 'yolo/data.yaml').write_text('nc: 2')
+    (tmp_path / 'yolo/data.yaml').write_text('names: 2')
     assert 'does not tell the names' in fails(capsys, 'import-labels', tmp_path / 'yolo', out)
     (root / 'a.xml').write_text('<!DOCTYPE x [<!ENTITY y "z">]><annotations/>')
     assert 'declares entities' in fails(capsys, 'import-labels', root / 'a.xml', out)
