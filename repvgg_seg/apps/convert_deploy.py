@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--classes', metavar='FILE', help='of --python: a classes.json with names and colours')
     for index, name in enumerate(('mean', 'std')):
         parser.add_argument(
-            f'--{name}', type=float, nargs=3, metavar=('R', 'G', 'B'), default=IMAGENET[index],
+            f'--{name}', type=float, nargs='+', metavar='RGB', default=IMAGENET[index],
             help=f'of --python: {name} of values from 0 to 1 (default: of ImageNet)',
         )  # fmt: skip
     add_cfg_options(parser)

@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('source', metavar='SOURCE', help='file or folder of labels')
     parser.add_argument('out', metavar='OUT', help='folder to write, new or empty')
     parser.add_argument('--format', choices=['auto', *READERS], default='auto', help='(default: what it looks like)')
-    parser.add_argument('--images', metavar='DIR', help='where the images are (default: with the labels)')
+    parser.add_argument('--images', metavar='PATH', help='where the images are (default: with the labels)')
     parser.add_argument('--classes', metavar='FILE', help='a classes.json that fixes the order and colours of classes')
     parser.add_argument(
         '--val', type=float, metavar='SHARE', help="of the images for val (default: the source's own splits, or 0.2)"

@@ -19,8 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('model', metavar='MODEL', help='an exported file, or a work directory that has one')
     parser.add_argument('out', metavar='OUT', help='folder to write, new')
-    parser.add_argument('--license', default='unknown', metavar='ID', help="one of the hub's, such as apache-2.0")
-    parser.add_argument('--data', default='', metavar='TEXT', help='what it was trained on')
+    parser.add_argument(
+        '--license', default='unknown', metavar='ID', help="a licence's name on the hub (default: %(default)s)"
+    )
+    parser.add_argument('--data', metavar='TEXT', help='what it was trained on')
     parser.add_argument('--results', metavar='FILE', help='what `repvgg-seg test --json FILE` measured')
     add_trust(parser)
 

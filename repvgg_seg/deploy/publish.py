@@ -21,7 +21,7 @@ CARD, CLASSES, WEIGHTS = 'README.md', 'classes.json', 'model.safetensors'
 
 
 def publish(
-    model: StrPath, out: StrPath, *, license: str = 'unknown', data: str = '', results: StrPath | None = None,
+    model: StrPath, out: StrPath, *, license: str = 'unknown', data: str | None = None, results: StrPath | None = None,
     trust: bool = False,
 ) -> dict[str, str]:  # fmt: skip
     """Write the exported file `model`, or the one of a work directory, to a new folder `out`; return file -> SHA-256.
@@ -100,7 +100,12 @@ def _report(path: Path) -> dict[str, Any]:
 
 
 def model_card(
-    metadata: ModelMetadata, path: Path, license: str, data: str, report: Mapping[str, Any], results: Mapping[str, Any]
+    metadata: ModelMetadata,
+    path: Path,
+    license: str,
+    data: str | None,
+    report: Mapping[str, Any],
+    results: Mapping[str, Any],
 ) -> str:
     """Return the text of a model card: what the metadata, the report of the export and the test's results tell."""
     height, width = metadata.size
