@@ -22,8 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from ..cli import image_size
 from ..deploy.export import TARGETS, export_segmentor
+from ..deploy.python_model import load_python_model
 from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT
 from ..runtime.images import read_image
 from ..runtime.metadata import DYNAMIC, FITS, OUTPUTS, Fit, Output
@@ -53,10 +56,12 @@ def export_model(
     min_agreement: float | None = None,
     keep_float: Sequence[str] = (),
     accuracy_control: bool = False,
+    python: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Export the model in `model_dir`, see `export_segmentor`; return the path of the file, and the report.
 
-    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config.
+    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config. `python` is the
+    module:factory of a model that was converted as one.
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
     val set, of which the report then has the `sizes`. `output` is by default 'logits' where images are cut into windows
@@ -75,9 +80,13 @@ def export_model(
     """
     arguments = dict(locals())
     asked = read_calibration(arguments, _command(arguments))
-    given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
-    # The converted config of a training has them already, and lacks the parts that only training reads.
-    cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
+    if python is not None:
+        cfg = Config({'model': {}})  # nothing is known of the test
+        segmentor, meta, source = load_python_model(model_dir, python)
+    else:
+        given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
+        # The converted config of a training has them already, and lacks the parts that only training reads.
+        cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
     if to in TARGETS and out is None:
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
@@ -181,6 +190,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', metavar='FILE', help='file to write (default: model.SUFFIX in the folder of the model)'
     )
+    parser.add_argument('--python', metavar='MODULE:FACTORY', help='of a model that was converted with it')
     group = parser.add_argument_group('int8', 'what --precision int8 is calibrated and judged with')
     group.add_argument(
         '--calibration',

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..files import StrPath
 from .backends import Backend, open_model
+from .hub import located
 from .images import Array, read_image
 from .metadata import FITS, Fit
 from .precision import PRECISIONS
@@ -92,6 +93,8 @@ _OF_PARENTS: list[Backend] = []  # models of processes that this one was forked 
 class Segmenter:
     """Segments images of any size with one file that tools/export.py wrote.
 
+    `path` may also be the address of a published model, `hf://user/name@revision` or `file://` with a folder.
+
     `backend`: 'openvino' or 'onnxruntime' for .onnx, 'openvino' for .xml, 'torch' for .pt2; 'auto' takes, of those that
     are installed, the one that is fastest on a CPU. `device`: 'cpu', 'cuda' (onnxruntime, torch) or one of OpenVINO's;
     'auto' is a CUDA device where the backend has one, else the CPU. `mode`: in 'throughput', OpenVINO runs several
@@ -130,7 +133,7 @@ class Segmenter:
     ) -> None:
         if fit not in ('auto', *FITS):
             raise ValueError(f'there is no fit {fit!r}: choose auto, {", ".join(FITS)}')
-        self.path = path
+        self.path = path = located(path)
         self._open = functools.partial(open_model, os.path.abspath(path), backend, device, mode, trust=trust)
         self._arguments = {'fit': fit, 'overlap': overlap, 'batch': batch}
         self.backend, self._model = self._open()
