@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import logging
@@ -28,6 +29,14 @@ _MARKS = {
 
 class FileError(ValueError):
     """A file that cannot be read, used or written, with its cause and cure in one sentence."""
+
+
+class UnusableName(FileError):
+    """A file that cannot be written for its name or place alone; others in the same folder can."""
+
+
+# What the system says of such a name: too long, not of its characters, taken by a folder, below a file.
+_OF_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 
 def walk(folder: StrPath, suffixes: Collection[str] = ('',)) -> Iterator[Path]:
@@ -83,12 +92,13 @@ def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
     Whatever interrupts the writing, kill -9 included, a file that was at `path` before is still there, whole.
 
     Raises:
+        UnusableName: the name is too long, or of a folder.
         FileError: the folder cannot be written, or the disk is full.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at the file it points at
-    if target.exists() and not target.is_file():
-        raise FileError(f'{path} is a folder or a device, not a file: name the file to write')
-    temporary = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}.tmp')
+    if os.path.exists(target) and not target.is_file():
+        raise UnusableName(f'{path} is a folder or a device, not a file: name the file to write')
+    temporary = target.with_name(f'.{uuid.uuid4().hex[:16]}.tmp')  # short, so that it fits where the name does
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'xb') as file:
@@ -97,6 +107,10 @@ def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
             os.fsync(file.fileno())
         replace(temporary, target)
     except OSError as error:
+        if error.errno in _OF_NAMES:
+            raise UnusableName(
+                f'{path} cannot be written ({error.strerror}): rename what it is made of, or choose another folder'
+            ) from error
         raise FileError(
             f'{path} cannot be written ({error.strerror or error}): nothing was changed; '
             'make room, or choose another folder'
@@ -119,6 +133,11 @@ def replace(temporary: Path, target: Path) -> None:
             os.close(descriptor)
 
 
+def beside(path: Path, purpose: str) -> Path:
+    """Return the hidden path beside `path` that serves a purpose for it: always the same, and short."""
+    return path.with_name(f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{purpose}')
+
+
 def write_text(text: str, path: StrPath) -> None:
     """Write a text file atomically, in UTF-8.
 
@@ -127,6 +146,18 @@ def write_text(text: str, path: StrPath) -> None:
     """
     with atomic_write(path) as file:
         file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are no text
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deep that it is none of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError('it is nested too deep') from None
 
 
 def sha256(path: StrPath) -> str:
@@ -151,7 +182,7 @@ def remove(path: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    rest = path.with_name(f'.{path.name}.removed')
+    rest = beside(path, 'removed')
     if rest.is_dir():  # of a call that was killed
         shutil.rmtree(rest)
     if path.is_dir() and not path.is_symlink():
@@ -227,7 +258,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 def _settings(marker: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(read_text(marker))
+        found = parse_json(read_text(marker))
         if not isinstance(found, dict):
             raise ValueError('it is no object')
         return found

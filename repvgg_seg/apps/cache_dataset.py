@@ -25,12 +25,12 @@ import numpy as np
 from mmengine.config import Config
 from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.utils import register_all_modules
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from ..cli import add_workers
 from ..files import atomic_write, sha256
+from ..image_files import open_image
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
 from .check_dataset import check_data
@@ -100,7 +100,7 @@ def _hashes(source: str, pixels: np.ndarray) -> list[str]:
 
 def _size(source: str, loader: Loader) -> int:
     try:
-        with Image.open(source) as image:  # reads its header only
+        with open_image(source) as image:  # reads its header only
             return PAGE + image.width * image.height * loader.channels
     except (OSError, ValueError):  # told when it is decoded
         return 0

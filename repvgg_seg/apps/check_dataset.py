@@ -26,7 +26,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.dataset import BaseDataset
 from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from ..cli import add_workers
 from ..data import pictures
@@ -36,6 +36,7 @@ from ..data.report import Report
 from ..data.samples import Reading, Sample, examine
 from ..data.train_ids import SUFFIX
 from ..files import atomic_write, walk, write_text
+from ..image_files import open_image
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..parallel import parallel_map
 from .config import add_config, default_work_dir, load_config
@@ -275,10 +276,10 @@ def _contact_sheet(split: Split) -> bytes:
     labels = split.labels
     for image, mask in spread(split.pairs, SHEET_SAMPLES):
         try:
-            with Image.open(image) as file:
+            with open_image(image) as file:
                 upright = ImageOps.exif_transpose(file) if split.reading.turns_images else file
                 pixels = np.asarray(upright.convert('RGB'))
-            with Image.open(mask) as file:
+            with open_image(mask) as file:
                 numbers = np.asarray(file)
         except Exception:  # what cannot be read is in the report
             continue

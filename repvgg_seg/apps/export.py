@@ -28,7 +28,7 @@ from typing import Any
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from torch import nn
 
 from .. import files
@@ -36,6 +36,7 @@ from ..cli import image_size
 from ..deploy.convert import is_deployed
 from ..deploy.export import TARGETS, export_segmentor
 from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT, Calibration
+from ..image_files import open_image
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..runtime.backends import KINDS
 from ..runtime.images import SUFFIXES, read_image
@@ -230,7 +231,7 @@ def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
         return path
     folder = (path if path.is_dir() else path.parent) / 'deploy'
     try:
-        report = json.loads((folder / 'report.json').read_text())
+        report = files.parse_json(files.read_text(folder / 'report.json'))
         same_options = report['options'] == json.loads(json.dumps(options or {}))
         if same_options and report['source']['sha256'] == files.sha256(find_checkpoint(path)):
             return folder
@@ -259,7 +260,7 @@ def load_deployed(
     if missing := [path.name for path in (config, weights, report_file) if not path.is_file()]:
         raise FileNotFoundError(f'{folder} holds no {" and no ".join(missing)}: {cure}')
     try:
-        report = json.loads(report_file.read_text())
+        report = files.parse_json(files.read_text(report_file))
         proven = {weights: report['deployed']['sha256']}
         if 'config' in report:  # older ones hold the weights' hash alone
             proven[config] = report['config']['sha256']
@@ -339,7 +340,7 @@ def sizes_of_val(cfg: Config, preparation: Preparation) -> dict[Size, float]:
 
 def _shape(path: str, upright: bool) -> Size:
     """Return the (H, W) of an image file."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 

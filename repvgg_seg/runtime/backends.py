@@ -21,7 +21,7 @@ import numpy as np
 
 from ..files import FileError, StrPath
 from .images import Array
-from .metadata import ARCHIVE_NAME, KEY, MAX_BYTES, ModelMetadata
+from .metadata import ARCHIVE_NAME, KEY, MAX_BYTES, ModelMetadata, Port
 from .precision import PRECISIONS
 
 Tag = TypeVar('Tag')
@@ -117,11 +117,14 @@ def _damaged(path: Path, error: Exception) -> FileError:
     return FileError(f'{path} is damaged or cut short: copy it again, or export again ({lines[-1][:200]})')
 
 
-def _metadata(path: Path, text: str | None) -> ModelMetadata:
+def _metadata(path: Path, text: str | None, ports: Callable[[], tuple[list[Port], list[Port]]]) -> ModelMetadata:
+    """Read the metadata of a file, and compare it with the inputs and outputs of its graph."""
     if not text:
         raise FileError(f'{path} was not written by tools/export.py: it does not say what its classes are')
     try:
-        return ModelMetadata.from_json(text)
+        metadata = ModelMetadata.from_json(text)
+        metadata.check_graph(*ports())
+        return metadata
     except ValueError as error:
         raise FileError(f'{path}: {error}') from error
 
@@ -167,7 +170,8 @@ class OpenVINO:
         except RuntimeError as error:
             raise _damaged(path, error) from error
         place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
-        self.metadata = _metadata(path, model.get_rt_info(place).value if model.has_rt_info(place) else None)
+        text = model.get_rt_info(place).value if model.has_rt_info(place) else None
+        self.metadata = _metadata(path, text, lambda: ([*map(_port, model.inputs)], [*map(_port, model.outputs)]))
         # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
         # and float32 models in it alike.
         precision = PRECISIONS[self.metadata.precision].rest or self.metadata.precision
@@ -207,6 +211,16 @@ class OpenVINO:
         self._idle.append(request)
 
 
+def _port(node: Any) -> Port:
+    """Return an input or output of an openvino.Model, with the names of types that are ours among OpenVINO's."""
+    names = {'u8': 'uint8', 'u16': 'uint16', 'f32': 'float32'}
+    dtype, shape = node.get_element_type().get_type_name(), node.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return Port(names.get(dtype, dtype), None)
+    lengths = (length.get_length() if length.is_static else None for length in shape)
+    return Port(names.get(dtype, dtype), tuple(lengths))
+
+
 class Synchronous:
     """What the backends have in common that run one batch at a time."""
 
@@ -235,9 +249,18 @@ class ONNXRuntime(Synchronous):
             session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:
             raise _damaged(path, error) from error
-        self.metadata = _metadata(path, session.get_modelmeta().custom_metadata_map.get(KEY))
+        nodes = session.get_inputs(), session.get_outputs()
+        text = session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.metadata = _metadata(path, text, lambda: ([*map(_of_onnx, nodes[0])], [*map(_of_onnx, nodes[1])]))
         name = session.get_inputs()[0].name
         self.infer = lambda batch: session.run(None, {name: batch})[0]
+
+
+def _of_onnx(node: Any) -> Port:
+    """Return an input or output of an onnxruntime session; lengths that are not fixed are names there."""
+    dtype = re.sub(r'tensor\((\w+)\)', r'\1', node.type)
+    lengths = (length if isinstance(length, int) else None for length in node.shape)
+    return Port('float32' if dtype == 'float' else dtype, tuple(lengths) or None)
 
 
 class Torch(Synchronous):
@@ -256,9 +279,12 @@ class Torch(Synchronous):
                         text = member.read(MAX_BYTES + 1).decode()  # however much it says that it unpacks to
         except Exception as error:  # zipfile and its decompressors raise many kinds
             raise _damaged(path, error) from error
-        self.metadata = _metadata(path, text)
         try:
             program = torch.export.load(path)
+        except Exception as error:
+            raise _damaged(path, error) from error
+        self.metadata = _metadata(path, text, lambda: _of_program(program))
+        try:
             if device != 'cpu':
                 program = importlib.import_module('torch.export.passes').move_to_device_pass(program, device)
             module = program.module()
@@ -270,6 +296,21 @@ class Torch(Synchronous):
                 return module(torch.from_numpy(batch).to(device)).cpu().numpy()
 
         self.infer = infer
+
+
+def _of_program(program: Any) -> tuple[list[Port], list[Port]]:
+    """Return inputs and outputs of a torch.export program."""
+    values = {node.name: node.meta.get('val') for node in program.graph.nodes}
+
+    def port(name: Any) -> Port:
+        value = values.get(name)
+        if not hasattr(value, 'shape'):
+            return Port(type(value).__name__, None)
+        lengths = (length if isinstance(length, int) else None for length in value.shape)
+        return Port(str(value.dtype).removeprefix('torch.'), tuple(lengths))
+
+    signature = program.graph_signature
+    return [port(name) for name in signature.user_inputs], [port(name) for name in signature.user_outputs]
 
 
 def _choose(backend: str, device: str, devices: list[str]) -> str:

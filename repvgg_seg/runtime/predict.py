@@ -222,7 +222,7 @@ def predict(
 
 
 def _share_below(path: Path, below: float) -> float:
-    return float((np.asarray(Image.open(path)) < below * 255).mean())
+    return float((np.asarray(open_image(path)) < below * 255).mean())
 
 
 class UnreadableVideo(FileError):
