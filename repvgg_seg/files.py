@@ -9,11 +9,17 @@ import json
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that start at once may do the same work; the last one's file stays
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -102,24 +108,32 @@ def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'xb') as file:
+            if fcntl is not None:
+                with suppress(OSError):  # some network drives cannot lock files
+                    fcntl.flock(file, fcntl.LOCK_EX)  # so that `sweep` leaves it alone
             yield file
             file.flush()
             os.fsync(file.fileno())
         replace(temporary, target)
     except OSError as error:
-        if error.errno in _OF_NAMES:
-            raise UnusableName(
-                f'{path} cannot be written ({error.strerror}): rename what it is made of, or choose another folder'
-            ) from error
-        raise FileError(
-            f'{path} cannot be written ({error.strerror or error}): nothing was changed; '
-            'make room, or choose another folder'
-        ) from error
+        raise unwritten(path, error) from error
     finally:
         try:
             temporary.unlink(missing_ok=True)
         except OSError:  # the folder itself is unusable, which has been said already
             logger.debug('could not remove %s', temporary)
+
+
+def unwritten(path: StrPath, error: OSError) -> FileError:
+    """Return the error of a file that cannot be written."""
+    if error.errno in _OF_NAMES:
+        return UnusableName(
+            f'{path} cannot be written ({error.strerror}): rename what it is made of, or choose another folder'
+        )
+    return FileError(
+        f'{path} cannot be written ({error.strerror or error}): nothing was changed; '
+        'make room, or choose another folder'
+    )
 
 
 def replace(temporary: Path, target: Path) -> None:
@@ -131,6 +145,15 @@ def replace(temporary: Path, target: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def sweep(folder: Path, abandoned_s: float = 60) -> None:
+    """Remove the temporary files below a folder that no process writes any more: those of calls that were killed."""
+    for path in folder.rglob('.*.tmp') if fcntl is not None else ():
+        with suppress(OSError), open(path, 'rb') as file:  # gone meanwhile, or in use
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(file.fileno()).st_mtime > abandoned_s:  # younger ones may not be locked yet
+                path.unlink()
 
 
 def beside(path: Path, purpose: str) -> Path:
@@ -242,11 +265,9 @@ def claim(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let one process at a time do this; the system ends the lock of one that is killed."""
-    if os.name != 'posix':
+    if fcntl is None:
         yield
         return
-    import fcntl
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network drives cannot lock folders
@@ -254,6 +275,20 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to append, by one process at a time: others wait, and the system lets go for one that dies."""
+    while True:
+        with open(path, 'a+b') as file:
+            if fcntl is not None:
+                with suppress(OSError):  # some network drives cannot lock files
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            # Who had it before may have renamed or removed the file that we were waiting for.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield file
+                return
 
 
 def _settings(marker: Path) -> dict[str, Any] | None:

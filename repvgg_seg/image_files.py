@@ -33,7 +33,8 @@ def open_image(source: StrPath | IO[bytes]) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise FileError(
-            f'{image.filename or "the image"} claims {image.width}x{image.height} pixels, more than are decoded at once: cut it into parts'
+            f'{image.filename or "the image"} claims {image.width}x{image.height} pixels, more than are decoded at '
+            'once: cut it into parts'
         )
     return image
 

@@ -13,9 +13,12 @@ from typing import Any
 
 def printable(text: object) -> str:
     r"""Return text as one line; what is no visible character stands there as its escape, such as \x1b or \n."""
-    return ''.join(
-        sign if sign.isprintable() else sign.encode('unicode_escape').decode('ascii') for sign in str(text)
-    )
+    return ''.join(sign if sign.isprintable() else sign.encode('unicode_escape').decode('ascii') for sign in str(text))
+
+
+def is_text(text: str) -> bool:
+    """Whether text can be written in UTF-8; names of files may hold bytes, and JSON escapes, that cannot."""
+    return not any('\ud800' <= sign <= '\udfff' for sign in text)
 
 
 def label(text: object) -> str:

@@ -117,14 +117,18 @@ def _damaged(path: Path, error: Exception) -> FileError:
     return FileError(f'{path} is damaged or cut short: copy it again, or export again ({lines[-1][:200]})')
 
 
-def _metadata(path: Path, text: str | None, ports: Callable[[], tuple[list[Port], list[Port]]]) -> ModelMetadata:
-    """Read the metadata of a file, and compare it with the inputs and outputs of its graph."""
+def _metadata(path: Path, text: str | None) -> ModelMetadata:
     if not text:
         raise FileError(f'{path} was not written by tools/export.py: it does not say what its classes are')
     try:
-        metadata = ModelMetadata.from_json(text)
-        metadata.check_graph(*ports())
-        return metadata
+        return ModelMetadata.from_json(text)
+    except ValueError as error:
+        raise FileError(f'{path}: {error}') from error
+
+
+def _check_graph(path: Path, metadata: ModelMetadata, inputs: Iterable[Port], outputs: Iterable[Port]) -> None:
+    try:
+        metadata.check_graph(list(inputs), list(outputs))
     except ValueError as error:
         raise FileError(f'{path}: {error}') from error
 
@@ -171,7 +175,8 @@ class OpenVINO:
             raise _damaged(path, error) from error
         place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
         text = model.get_rt_info(place).value if model.has_rt_info(place) else None
-        self.metadata = _metadata(path, text, lambda: ([*map(_port, model.inputs)], [*map(_port, model.outputs)]))
+        self.metadata = _metadata(path, text)
+        _check_graph(path, self.metadata, map(_of_openvino, model.inputs), map(_of_openvino, model.outputs))
         # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
         # and float32 models in it alike.
         precision = PRECISIONS[self.metadata.precision].rest or self.metadata.precision
@@ -211,7 +216,7 @@ class OpenVINO:
         self._idle.append(request)
 
 
-def _port(node: Any) -> Port:
+def _of_openvino(node: Any) -> Port:
     """Return an input or output of an openvino.Model, with the names of types that are ours among OpenVINO's."""
     names = {'u8': 'uint8', 'u16': 'uint16', 'f32': 'float32'}
     dtype, shape = node.get_element_type().get_type_name(), node.get_partial_shape()
@@ -249,9 +254,8 @@ class ONNXRuntime(Synchronous):
             session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
         except Exception as error:
             raise _damaged(path, error) from error
-        nodes = session.get_inputs(), session.get_outputs()
-        text = session.get_modelmeta().custom_metadata_map.get(KEY)
-        self.metadata = _metadata(path, text, lambda: ([*map(_of_onnx, nodes[0])], [*map(_of_onnx, nodes[1])]))
+        self.metadata = _metadata(path, session.get_modelmeta().custom_metadata_map.get(KEY))
+        _check_graph(path, self.metadata, map(_of_onnx, session.get_inputs()), map(_of_onnx, session.get_outputs()))
         name = session.get_inputs()[0].name
         self.infer = lambda batch: session.run(None, {name: batch})[0]
 
@@ -279,17 +283,16 @@ class Torch(Synchronous):
                         text = member.read(MAX_BYTES + 1).decode()  # however much it says that it unpacks to
         except Exception as error:  # zipfile and its decompressors raise many kinds
             raise _damaged(path, error) from error
+        self.metadata = _metadata(path, text)
         try:
             program = torch.export.load(path)
-        except Exception as error:
-            raise _damaged(path, error) from error
-        self.metadata = _metadata(path, text, lambda: _of_program(program))
-        try:
+            ports = _of_program(program)
             if device != 'cpu':
                 program = importlib.import_module('torch.export.passes').move_to_device_pass(program, device)
             module = program.module()
         except Exception as error:
             raise _damaged(path, error) from error
+        _check_graph(path, self.metadata, *ports)
 
         def infer(batch: Array) -> Classes:
             with torch.inference_mode():

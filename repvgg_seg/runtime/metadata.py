@@ -130,7 +130,7 @@ class ModelMetadata:
             'size': _is_size(self.size),
             'output': self.output in OUTPUTS,
             'precision': self.precision in PRECISIONS,
-            'threshold': self.threshold is None or isinstance(self.threshold, (int, float)) and 0 <= self.threshold <= 1,
+            'threshold': self.threshold is None or _is_share(self.threshold),
             'fit': self.fit in FITS,
             'source': _is_text(self.source) and {'file', 'sha256'} <= set(self.source),
             'versions': _is_text(self.versions),
@@ -279,9 +279,16 @@ def _is_integer(value: object, low: int, high: int | None = None) -> bool:
     return whole and low <= value and (high is None or value <= high)  # type: ignore[operator]
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
 def _is_size(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_integer(n, 1, MAX_PIXELS) for n in value) and (
-        value[0] * value[1] <= MAX_PIXELS
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_integer(n, 1, MAX_PIXELS) for n in value)
+        and (value[0] * value[1] <= MAX_PIXELS)
     )
 
 

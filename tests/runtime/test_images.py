@@ -189,7 +189,7 @@ def test_no_reader_starts_an_interpreter_whatever_the_name_says(reader, tmp_path
     path = tmp_path / 'in/x.png'
     path.write_bytes(EPS)
     assert Image.open(path).format == 'EPS'  # Pillow itself would read it, and run it
-    with pytest.raises(ValueError, match='is no image|cannot be (decoded|converted).*cannot identify image file'):
+    with pytest.raises(ValueError, match=r'is no image|cannot be (decoded|converted).*cannot identify image file'):
         READERS[reader](path)
     assert not started
 

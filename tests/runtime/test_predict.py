@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from repvgg_seg import Segmenter
+from repvgg_seg.files import beside
 from repvgg_seg.runtime import predict as prediction
 from repvgg_seg.runtime.predict import OUTPUTS, find_inputs, predict, share
 from tests.conftest import tool
@@ -341,8 +342,9 @@ def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_anew(here, local
         patch.setattr(prediction.Progress, 'advance', interrupt_after(2))
         assert tool('predict')(argv) == 130
     assert files(here / 'out') == {'predict.json'}
-    (here / 'out/index/.part-trip.avi').mkdir(parents=True)  # of a run that was killed
-    (here / 'out/index/.part-trip.avi/000099.png').touch()
+    part = beside(here / 'out/index/trip.avi', 'part.avi')  # of a run that was killed
+    part.mkdir(parents=True)
+    (part / '000099.png').touch()
     assert tool('predict')(argv) == 0
     assert len(files(here / 'out/index')) == 5
 
@@ -354,7 +356,7 @@ def test_a_disk_that_is_full_is_no_unreadable_file(here, local_files, monkeypatc
     shutil.rmtree(here / 'out/index')
     (here / 'out/index').write_text('in the way')
     assert tool('predict')(argv) == 2
-    assert 'x.png.png cannot be written' in capsys.readouterr().err
+    assert 'out/index cannot be made a folder' in capsys.readouterr().err
 
 
 def test_folders_of_somebody_else_are_left_alone(here, local_files, capsys) -> None:
@@ -369,7 +371,7 @@ def test_summary_counts(here, local_files) -> None:
     save(here / 'x.png')
     inputs = find_inputs(['.'], here / 'out')
     summary = predict(Segmenter(local_files['.xml']), inputs, here / 'out', quiet=True)
-    assert (summary.segmented, summary.finished, summary.unreadable) == (1, 0, {})
+    assert (summary.segmented, summary.finished, summary.left_out) == (1, 0, {})
 
 
 # ---- confidence
