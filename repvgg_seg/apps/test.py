@@ -34,7 +34,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from .. import files
+from .. import files, terminal
 from ..cli import add_runner_options, add_trust
 from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
 from ..environment import versions
@@ -154,7 +154,9 @@ def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> d
     evaluator = Evaluator([*_listed(cfg.test_evaluator), confusion])
     evaluator.dataset_meta = data.metainfo
     paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
-    results = track(segmenter.stream(paths), f'Segmenting by {path}', len(paths), console=Console(stderr=True))
+    results = track(
+        segmenter.stream(paths), f'Segmenting by {terminal.label(path)}', len(paths), console=Console(stderr=True)
+    )
     for index, result in enumerate(results):
         sample = data[index]['data_samples']  # for its labels
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.mask.astype(np.int64))[None])

@@ -480,5 +480,8 @@ def _for_opencv(path: Path | str) -> str:
 
 
 def _frames_of(path: Path) -> int:
-    with closing(_Frames(path, None)) as frames:
-        return frames.total or 0
+    try:
+        with closing(_Frames(path, None)) as frames:
+            return frames.total or 0
+    except Unusable:
+        return 0

@@ -6,7 +6,8 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,10 @@ from ..files import FileError, StrPath, atomic_write
 from .safe_unpickling import allowlist
 
 logger = logging.getLogger(__name__)
+
+# Tensors may share their numbers, such as tied weights, and repeat them, such as one mean for all channels.
+MAX_REPETITION = 16
+MAX_UNFILED = 1 << 26  # bytes
 
 
 class WeightsError(FileError):
@@ -57,6 +62,8 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
         return _read_safetensors(file, name, map_location)
     if unsafe:
         logger.warning('%s is loaded with unsafe=True: code inside it runs now', name)
+    if not unsafe and _is_compressed(file):
+        raise WeightsError(f'{name} is compressed, as torch.save compresses nothing: do not use it')
     try:
         if unsafe:
             checkpoint = torch.load(file, map_location=map_location, weights_only=False)
@@ -65,8 +72,11 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
                 checkpoint = torch.load(file, map_location=map_location, weights_only=True)
     except Exception as error:  # a broken file can raise nearly anything: each kind becomes one sentence
         raise WeightsError(_diagnose(error, head, name)) from error
-    if not unsafe and _hides_methods(checkpoint):
-        raise WeightsError(f'{name} replaces methods of its dictionaries, as no training does: do not use it')
+    if not unsafe:
+        contents = _contents(checkpoint)
+        if any(isinstance(value, dict) and _attributes(value).keys() - {'_metadata'} for value in contents):
+            raise WeightsError(f'{name} replaces methods of its dictionaries, as no training does: do not use it')
+        _check_sizes(contents, name, file.seek(0, os.SEEK_END))
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f'{name} holds a {type(checkpoint).__name__}, not a dictionary: save model.state_dict() instead'
@@ -74,8 +84,8 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
     return checkpoint
 
 
-def _hides_methods(checkpoint: Any) -> bool:
-    """Whether a dictionary inside has attributes, which hide its methods; torch itself adds `_metadata`."""
+def _contents(checkpoint: Any) -> list[Any]:
+    """Return all that a checkpoint holds, at any depth, each once."""
     seen: dict[int, Any] = {}
     todo = [checkpoint]
     while todo:
@@ -83,15 +93,37 @@ def _hides_methods(checkpoint: Any) -> bool:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        attributes = getattr(value, '__dict__', {})
         if isinstance(value, dict):
-            if attributes.keys() - {'_metadata'}:
-                return True
             todo += dict.values(value)
         elif isinstance(value, (list, tuple, set, frozenset)):
             todo += value
-        todo += attributes.values()
-    return False
+        todo += _attributes(value).values()
+    return list(seen.values())
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object; those of a dictionary hide its methods, and torch itself adds `_metadata`."""
+    return getattr(value, '__dict__', {})
+
+
+def _is_compressed(file: BinaryIO) -> bool:
+    """Whether an archive has a member that would unpack to another size than it has."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+    except Exception:  # it is no archive, or a broken one, of which torch says more
+        return False
+    finally:
+        file.seek(0)
+
+
+def _check_sizes(contents: Iterable[Any], name: str, size: int) -> None:
+    """Refuse tensors whose numbers repeat so often that a copy of them would not fit into any memory."""
+    total = sum(value.nbytes for value in contents if isinstance(value, Tensor) and value.layout == torch.strided)
+    if total > MAX_REPETITION * size + MAX_UNFILED:
+        raise WeightsError(
+            f'{name} claims {total / 1e9:,.1f} GB of numbers in {size} bytes, as no training does: do not use it'
+        )
 
 
 def _diagnose(error: Exception, head: bytes, name: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..files import exclusive, replace
+from ..terminal import label
 from .checkpoint_io import WeightsError
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def _copy(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total, completed=offset)
+        task = progress.add_task(label(name), total=total, completed=offset)
         while True:
             try:
                 chunk = response.read(1 << 18)
