@@ -8,8 +8,8 @@ import io
 import itertools
 import json
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..files import (
     atomic_write,
     beside,
     claim,
-    exclusive,
+    one_at_a_time,
     remove,
     sweep,
     unwritten,
@@ -247,7 +247,7 @@ def predict(
                 pass
         for video in (i for i in todo if i.video):
             try:
-                with _alone(out, video):
+                with one_at_a_time(out / quote(os.fsencode(video.name), safe='')):
                     if video.is_finished(out, save):  # by another process, meanwhile
                         summary.finished += 1
                         continue
@@ -272,17 +272,6 @@ def _share_below(path: Path, below: float) -> float:
 
 class Unusable(FileError):
     """An input that has no results, for a cause of its own; others may have theirs."""
-
-
-@contextmanager
-def _alone(out: Path, item: Input) -> Iterator[None]:
-    """Let one process at a time work on an input."""
-    lock = beside(out / quote(os.fsencode(item.name), safe=''), 'lock')
-    with exclusive(lock):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
 
 
 class _Frames:

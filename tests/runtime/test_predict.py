@@ -327,7 +327,8 @@ def interrupt_after(frames: int):
 
 
 def test_a_camera_runs_until_ctrl_c_and_its_files_are_whole(here, local_files, monkeypatch) -> None:
-    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda source: Camera(source) if source == 0 else opened(source))
     monkeypatch.setattr(prediction.Progress, 'advance', interrupt_after(5))
     assert tool('predict')([str(local_files['.xml']), '0', '--out', 'out', '--save', 'index', 'overlay']) == 0
     assert files(here / 'out') == {
