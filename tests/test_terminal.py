@@ -29,7 +29,7 @@ def test_errors_warnings_and_logs_are_escaped(capsys, caplog) -> None:
     said = capsys.readouterr().err
     assert r'\x1b[31m' in said and len(said.splitlines()) == 3 and not {*'\x1b\x9b\r\u202e'} & {*said}
     with escaped_reports():
-        assert warnings.formatwarning(UserWarning(NAME), UserWarning, 'x.py', 1).count('\n') == 2
+        assert warnings.formatwarning(UserWarning(NAME), UserWarning, 'x.py', 1).count('\n') == 1
         logging.getLogger('x').warning('%s and %s and %d', NAME, Path(NAME), 3)
     assert caplog.messages == [f'{SHOWN} and {SHOWN} and 3']
 

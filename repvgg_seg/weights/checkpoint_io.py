@@ -7,7 +7,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,21 +62,25 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
         return _read_safetensors(file, name, map_location)
     if unsafe:
         logger.warning('%s is loaded with unsafe=True: code inside it runs now', name)
-    if not unsafe and _is_compressed(file):
-        raise WeightsError(f'{name} is compressed, as torch.save compresses nothing: do not use it')
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     try:
         if unsafe:
             checkpoint = torch.load(file, map_location=map_location, weights_only=False)
         else:
+            _check_claim(_unpacked(file), name, size)
             with allowlist():
                 checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+    except WeightsError:
+        raise
     except Exception as error:  # a broken file can raise nearly anything: each kind becomes one sentence
         raise WeightsError(_diagnose(error, head, name)) from error
     if not unsafe:
         contents = _contents(checkpoint)
         if any(isinstance(value, dict) and _attributes(value).keys() - {'_metadata'} for value in contents):
             raise WeightsError(f'{name} replaces methods of its dictionaries, as no training does: do not use it')
-        _check_sizes(contents, name, file.seek(0, os.SEEK_END))
+        strided = (value for value in contents if isinstance(value, Tensor) and value.layout == torch.strided)
+        _check_claim(sum(tensor.nbytes for tensor in strided), name, size)
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f'{name} holds a {type(checkpoint).__name__}, not a dictionary: save model.state_dict() instead'
@@ -106,23 +110,22 @@ def _attributes(value: Any) -> dict[str, Any]:
     return getattr(value, '__dict__', {})
 
 
-def _is_compressed(file: BinaryIO) -> bool:
-    """Whether an archive has a member that would unpack to another size than it has."""
+def _unpacked(file: BinaryIO) -> int:
+    """Return the bytes that an archive says it unpacks to; torch compresses nothing, but unpacks what is."""
     try:
         with zipfile.ZipFile(file) as archive:
-            return any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist())
+            return sum(member.file_size for member in archive.infolist())
     except Exception:  # it is no archive, or a broken one, of which torch says more
-        return False
+        return 0
     finally:
         file.seek(0)
 
 
-def _check_sizes(contents: Iterable[Any], name: str, size: int) -> None:
-    """Refuse tensors whose numbers repeat so often that a copy of them would not fit into any memory."""
-    total = sum(value.nbytes for value in contents if isinstance(value, Tensor) and value.layout == torch.strided)
-    if total > MAX_REPETITION * size + MAX_UNFILED:
+def _check_claim(claimed: int, name: str, size: int) -> None:
+    """Refuse a file of so many more numbers than bytes that a copy of them would not fit into any memory."""
+    if claimed > MAX_REPETITION * size + MAX_UNFILED:
         raise WeightsError(
-            f'{name} claims {total / 1e9:,.1f} GB of numbers in {size} bytes, as no training does: do not use it'
+            f'{name} claims {claimed / 1e9:,.1f} GB of numbers in {size} bytes, as no training does: do not use it'
         )
 
 

@@ -235,6 +235,9 @@ def test_full_disk_while_torch_writes(tmp_path, monkeypatch):
 
         write = full_disk
 
+        def fileno(self):
+            return self.file.fileno()
+
     monkeypatch.setattr(files, 'open', Full, raising=False)
     with pytest.raises(FileError, match='cannot be written'):
         write_checkpoint(TENSORS, tmp_path / 'x.pth')
@@ -260,12 +263,12 @@ def test_numbers_that_would_fill_any_memory_are_refused(tmp_path):
 
 
 def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
-    torch.save({'a': torch.zeros(1 << 20)}, tmp_path / 'x.pth')
+    torch.save({'a': torch.zeros(1 << 25)}, tmp_path / 'x.pth')
     with (
         zipfile.ZipFile(tmp_path / 'x.pth') as old,
         zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as new,
     ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    with pytest.raises(WeightsError, match=r'bomb\.pth is compressed, as torch\.save compresses nothing'):
+    with pytest.raises(WeightsError, match=r'bomb\.pth claims 0\.1 GB of numbers in \d+ bytes'):
         read_checkpoint(tmp_path / 'bomb.pth')
