@@ -36,6 +36,7 @@ def _count(changes: Any, kill_at: int | None) -> None:
 def _run(work: Work, args: tuple[Any, ...], output: Any, changes: Any, kill_at: int | None, room: int | None) -> None:
     for stream in (1, 2):
         os.dup2(output.fileno(), stream)
+    sys.stdout, sys.stderr = (open(stream, 'w', buffering=1) for stream in (1, 2))  # noqa: SIM115
     if room is not None:
         import resource
 

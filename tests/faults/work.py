@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.server
+import random
 import threading
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from PIL import Image
 
 from repvgg_seg.cli import main
 from repvgg_seg.runtime import predict, segmenter  # noqa: F401  (once, in the server that processes are forked from)
+
+BACKENDS = {'.onnx': ('onnxruntime', 'openvino'), '.xml': ('openvino',)}
 
 
 def command(*words: object) -> int:
@@ -99,3 +102,29 @@ def pictures(folder: Path, number: int, size: tuple[int, int] = (64, 96)) -> Pat
     for index in range(number):
         Image.fromarray(generator.integers(0, 256, (*size, 3), np.uint8)).save(folder / f'{index}.png')
     return folder
+
+
+def damaged(content: bytes, chance: random.Random) -> bytes:
+    """Return bytes of which some are others, or the end is missing."""
+    data = bytearray(content)
+    for _ in range(chance.randint(1, 8)):
+        data[chance.randrange(len(data))] = chance.randrange(256)
+    return bytes(data[: chance.randrange(len(data))] if chance.random() < 0.2 else data)
+
+
+def open_damaged(files: dict[str, Path], suffix: str, folder: Path, seed: int) -> None:
+    """Open and run ten damaged copies of an exported file; say what became of each."""
+    chance = random.Random(seed)
+    image = np.zeros((64, 96, 3), np.uint8)
+    for other in ('.xml', '.bin', '.onnx'):
+        (folder / f'local{other}').write_bytes(files[other].read_bytes())
+    model = folder / ('local.onnx' if suffix == '.onnx' else 'local.xml')
+    for _ in range(10):
+        (folder / f'local{suffix}').write_bytes(damaged(files[suffix].read_bytes(), chance))
+        try:
+            mask = segmenter.Segmenter(model, backend=chance.choice(BACKENDS[model.suffix]))(image)
+        except ValueError as error:
+            print('refused', error)
+        else:
+            assert mask.shape == (64, 96) and mask.max() < 4
+            print('survived')
