@@ -6,7 +6,7 @@ import functools
 import threading
 from typing import IO
 
-from PIL import Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, UnidentifiedImageError
 
 from .files import FileError, StrPath
 
@@ -37,6 +37,11 @@ def open_image(source: StrPath | IO[bytes]) -> Image.Image:
             'once: cut it into parts'
         )
     return image
+
+
+def forbid_ghostscript() -> None:
+    """Let no reader of this process start Ghostscript: those of other packages, such as mmcv's, open any format."""
+    EpsImagePlugin.gs_binary = False
 
 
 @functools.cache

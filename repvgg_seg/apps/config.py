@@ -20,6 +20,7 @@ from mmseg.utils import register_all_modules
 from torch import nn
 
 from ..data.masks import read_classes
+from ..image_files import forbid_ghostscript
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.runner import CONFIG_KEY, Runner, config_from_text
 from ..weights.checkpoint_io import read_checkpoint
@@ -113,6 +114,7 @@ def load_config(
         ValueError: it is none of a `kind`, whose models have a `part`, or an option changes nothing that is in it.
     """
     path = find_config(path)
+    forbid_ghostscript()  # in whatever reads the images of this config, in processes that are forked from this one too
     try:
         cfg = Config.fromfile(path)
     except SyntaxError as error:

@@ -109,7 +109,7 @@ class Segmenter:
 
     `batch`: how many images run at once, where the file was exported for any number (default: 1).
 
-    `trust`: open a .pt2 file, which can run code of its author (docs/security.md). It is a permission: .onnx and .xml
+    `trust`: open a .pt2 file, which can run code of its author (SECURITY.md). It is a permission: .onnx and .xml
     files, which run no code, open with and without it.
 
     Raises:
