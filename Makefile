@@ -1,12 +1,13 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 
 PYTHON ?= python3
-VENV   := .venv
+# Another interpreter has its own environment: .venv-python3.12.
+VENV   := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 # Present while an installation runs. Where one begins and finds it, the last was killed and may have left half a
 # package that pip would take for a whole one.
-BUSY   := .venv-installing
+BUSY   := $(VENV)-installing
 
 DEMO_CONFIG := configs/pspnet_repvgg_a0_demo.py
 DEMO_DATA   ?= data/demo
@@ -40,14 +41,14 @@ help:
 	@echo 'make lock     renew requirements.lock from setup.cfg (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, caches and the demo'
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; DEMO_ITERS=60 shortens the demo.'
+	@echo 'PYTHON=python3.12 works with that interpreter, in .venv-python3.12; DEMO_ITERS=60 shortens the demo.'
 
 setup: $(READY)
 
 $(READY): setup.cfg pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo 'Python 3.10 or newer is needed, and "$(PYTHON)" is not that. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
-	@if [ -e $(BUSY) ]; then echo 'The last installation was interrupted: .venv is made afresh.'; rm -rf $(VENV); fi
+	@if [ -e $(BUSY) ]; then echo 'The last installation was interrupted: $(VENV) is made afresh.'; rm -rf $(VENV); fi
 	$(SAY) 'Set-up 1/4: virtual environment in $(VENV)'
 	@touch $(BUSY)
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
@@ -122,5 +123,5 @@ lock: $(READY)
 		sed -nE 's/^(($(RUNTIME))==[^\\]*[^\\ ]).*/\1/p' requirements.lock; } > requirements-runtime.txt
 
 clean:
-	rm -rf $(VENV) $(LOWEST) $(BUSY) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo work_dirs/demo
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo work_dirs/demo
 	find . -name __pycache__ -prune -exec rm -rf {} +
