@@ -129,7 +129,7 @@ class ModelMetadata:
             'batch': self.batch is None or _is_integer(self.batch, 1, MAX_INPUT),
             'size': _is_size(self.size),
             'output': self.output in OUTPUTS,
-            'precision': self.precision in PRECISIONS,
+            'precision': isinstance(self.precision, str) and self.precision in PRECISIONS,
             'threshold': self.threshold is None or _is_share(self.threshold),
             'fit': self.fit in FITS,
             'source': _is_text(self.source) and {'file', 'sha256'} <= set(self.source),
