@@ -171,12 +171,13 @@ class OpenVINO:
             raise ValueError(f'openvino has no device {device} here, only {", ".join(core.available_devices)}')
         try:
             model = core.read_model(path)
-        except RuntimeError as error:
+            place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
+            text = model.get_rt_info(place).value if model.has_rt_info(place) else None
+            ports = [*map(_of_openvino, model.inputs)], [*map(_of_openvino, model.outputs)]
+        except (RuntimeError, UnicodeError) as error:
             raise _damaged(path, error) from error
-        place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
-        text = model.get_rt_info(place).value if model.has_rt_info(place) else None
         self.metadata = _metadata(path, text)
-        _check_graph(path, self.metadata, map(_of_openvino, model.inputs), map(_of_openvino, model.outputs))
+        _check_graph(path, self.metadata, *ports)
         # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
         # and float32 models in it alike.
         precision = PRECISIONS[self.metadata.precision].rest or self.metadata.precision
@@ -252,10 +253,12 @@ class ONNXRuntime(Synchronous):
         options.log_severity_level = 3  # errors; its warnings are about the exporter's graph
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+            text = session.get_modelmeta().custom_metadata_map.get(KEY)
+            ports = [*map(_of_onnx, session.get_inputs())], [*map(_of_onnx, session.get_outputs())]
         except Exception as error:
             raise _damaged(path, error) from error
-        self.metadata = _metadata(path, session.get_modelmeta().custom_metadata_map.get(KEY))
-        _check_graph(path, self.metadata, map(_of_onnx, session.get_inputs()), map(_of_onnx, session.get_outputs()))
+        self.metadata = _metadata(path, text)
+        _check_graph(path, self.metadata, *ports)
         name = session.get_inputs()[0].name
         self.infer = lambda batch: session.run(None, {name: batch})[0]
 

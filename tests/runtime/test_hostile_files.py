@@ -90,6 +90,15 @@ def test_metadata_of_one_million_names_is_short_in_its_message() -> None:
     assert len(str(raised.value)) < 300
 
 
+@pytest.mark.parametrize(('suffix', 'backend'), [('.xml', 'openvino'), ('.onnx', 'openvino'), ('.onnx', 'onnxruntime')])
+def test_metadata_that_is_no_text_is_told_with_the_name_of_the_file(suffix, backend, local_files, tmp_path) -> None:
+    path = tmp_path / f'x{suffix}'
+    path.write_bytes(local_files[suffix].read_bytes().replace(b'deploy.pth', b'\xff\xfe\xff.pth'))
+    (tmp_path / 'x.bin').write_bytes(local_files['.bin'].read_bytes())
+    with pytest.raises(FileError, match=rf'x{suffix} is damaged'):
+        Segmenter(path, backend=backend)
+
+
 def test_an_image_for_which_memory_is_too_small_is_left_out_alone(local_files, monkeypatch) -> None:
     resize = tiling.cv2.resize
 
