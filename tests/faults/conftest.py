@@ -48,9 +48,14 @@ class Ledger:
 
 
 @pytest.fixture(scope='session')
-def ledger() -> Iterator[Ledger]:
-    """Where tests note what became of each fault; written to results/ by `make test-faults`."""
-    ledger = Ledger()
-    yield ledger
+def whole_ledger() -> Ledger:
+    """The ledger of this session."""
+    return Ledger()
+
+
+@pytest.fixture
+def ledger(whole_ledger: Ledger) -> Iterator[Ledger]:
+    """Where tests note what became of each fault; written to results/ after each of them by `make test-faults`."""
+    yield whole_ledger
     if 'FAULT_TRIES' in os.environ:
-        ledger.write(RESULTS)
+        whole_ledger.write(RESULTS)
