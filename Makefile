@@ -83,7 +83,7 @@ test: $(READY)
 
 # Faults by the dozen, then the page of their figures.
 test-faults: $(READY)
-	FAULT_TRIES=20 FAULTS_PRELOAD='tests.segmentors' $(PY) -m pytest -q -m '' tests/faults
+	FAULT_TRIES=20 $(PY) -m pytest -q -m '' tests/faults
 	$(PY) -m tests.faults.report
 
 FUZZ_EXAMPLES ?= 2000
