@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import Distribution
 from pathlib import Path
+from typing import Any
 
 OURS = 'repvgg-seg'
 
@@ -39,7 +40,7 @@ def licences() -> dict[str, tuple[str, str]]:
     }
 
 
-def _licence(metadata: importlib.metadata.PackageMetadata) -> str:
+def _licence(metadata: Any) -> str:
     if expression := metadata.get('License-Expression'):
         return expression
     listed = [line for line in metadata.get_all('Classifier', []) if line.startswith('License ::')]

@@ -56,7 +56,7 @@ def fault(name: object, error: Exception) -> str:
     if isinstance(error, FileError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return f'{name} is no image of a known format ({", ".join(_known())})'
+        return f'{name} is not an image of a known format ({", ".join(_known())})'
     if isinstance(error, MemoryError):
         return f'{name} needs more memory than is free here: free some, or cut it into parts'
     if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's

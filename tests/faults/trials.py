@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context('forkserver')  # whose server has imported the work, and started nothing
-CONTEXT.set_forkserver_preload(['tests.faults.work', *os.environ.get('FAULTS_PRELOAD', '').split()])
+CONTEXT.set_forkserver_preload(['tests.faults.work'])
 # What changes a folder, as Python's audit events call it; opening counts where it is to write.
 CHANGES = {'os.rename', 'os.remove', 'os.mkdir', 'os.rmdir', 'os.truncate', 'fcntl.flock', 'shutil.rmtree'}
 

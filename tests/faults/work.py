@@ -12,9 +12,7 @@ from PIL import Image
 
 from repvgg_seg.cli import main
 from repvgg_seg.files import sha256
-from repvgg_seg.runtime import predict, segmenter  # noqa: F401  (once, in the server that processes are forked from)
-from repvgg_seg.weights.checkpoint_io import WeightsError
-from repvgg_seg.weights.download import download as fetch
+from repvgg_seg.runtime import predict, segmenter  # noqa: F401  (in the server; torch is not, beside it OpenVINO may hang)
 
 BACKENDS = {'.onnx': ('onnxruntime', 'openvino'), '.xml': ('openvino',)}
 
@@ -59,6 +57,8 @@ def export(path: Path, seed: int) -> None:
 
 def download(url: str, target: Path, digest: str) -> None:
     """Download a file, as download-weights does."""
+    from repvgg_seg.weights.checkpoint_io import WeightsError
+    from repvgg_seg.weights.download import download as fetch
 
     def verify(path: Path) -> None:
         if sha256(path) != digest:
