@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from typing import IO
 
-from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from .files import FileError, StrPath
 
@@ -17,7 +18,7 @@ MAX_PIXELS = 1 << 29
 _PIL_LIMIT = threading.Lock()
 
 
-def open_image(source: StrPath | IO[bytes]) -> Image.Image:
+def open_image(source: StrPath | IO[bytes]) -> ImageFile.ImageFile:
     """Open an image file and read its head; its pixels are read where they are used.
 
     Raises:
@@ -33,7 +34,7 @@ def open_image(source: StrPath | IO[bytes]) -> Image.Image:
     if image.width * image.height > MAX_PIXELS:
         image.close()
         raise FileError(
-            f'{image.filename or "the image"} claims {image.width}x{image.height} pixels, more than are decoded at '
+            f'{os.fsdecode(image.filename) or "the image"} claims {image.width}x{image.height} pixels, more than are decoded at '
             'once: cut it into parts'
         )
     return image
