@@ -33,9 +33,9 @@ def open_image(source: StrPath | IO[bytes]) -> ImageFile.ImageFile:
             Image.MAX_IMAGE_PIXELS = limit
     if image.width * image.height > MAX_PIXELS:
         image.close()
+        name = os.fsdecode(image.filename) or 'the image'
         raise FileError(
-            f'{os.fsdecode(image.filename) or "the image"} claims {image.width}x{image.height} pixels, more than are decoded at '
-            'once: cut it into parts'
+            f'{name} claims {image.width}x{image.height} pixels, more than are decoded at once: cut it into parts'
         )
     return image
 

@@ -109,7 +109,7 @@ def test_one_function_walks_folders_of_samples(repo) -> None:
         'files.py',
         'demo/dataset.py',
         'apps/cache_dataset.py',
-    }  # look for what they wrote themselves, hidden or not
+    }  # look for what they wrote, hidden or not
     walking = {
         path.relative_to(repo / 'repvgg_seg').as_posix()
         for path in (repo / 'repvgg_seg').rglob('*.py')
