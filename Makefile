@@ -14,6 +14,8 @@ DEMO_DATA   ?= data/demo
 DEMO_WORK   ?= work_dirs/demo
 # A shorter training, for instance `make demo DEMO_ITERS=60`.
 DEMO_ITERS  ?=
+# How many processes run the tests, each in one thread and with about 3 GB of memory.
+WORKERS     ?= 2
 
 # Only what differs from the config is passed, so that the printed commands are the ones to copy.
 DATA_OPTS  := $(if $(filter-out data/demo,$(DEMO_DATA)),data_root=$(DEMO_DATA))
@@ -41,7 +43,7 @@ help:
 	@echo 'make lock     renew requirements.lock from setup.cfg (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, caches and the demo'
 	@echo
-	@echo 'PYTHON=python3.12 works with that interpreter, in .venv-python3.12; DEMO_ITERS=60 shortens the demo.'
+	@echo 'PYTHON=python3.12 works in .venv-python3.12; DEMO_ITERS=60 shortens the demo; WORKERS=8 is for the tests.'
 
 setup: $(READY)
 
@@ -79,7 +81,7 @@ demo: $(READY)
 	$(SAY) 'Done. Look at $(DEMO_WORK)/overlays; the deployed model is in $(DEMO_WORK)/deploy'
 
 test: $(READY)
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 # Faults by the dozen, then the page of their figures.
 test-faults: $(READY)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from typing import IO
 
-from PIL import EpsImagePlugin, Image, UnidentifiedImageError
+from PIL import EpsImagePlugin, Image, ImageFile, UnidentifiedImageError
 
 from .files import FileError, StrPath
 
@@ -17,7 +18,7 @@ MAX_PIXELS = 1 << 29
 _PIL_LIMIT = threading.Lock()
 
 
-def open_image(source: StrPath | IO[bytes]) -> Image.Image:
+def open_image(source: StrPath | IO[bytes]) -> ImageFile.ImageFile:
     """Open an image file and read its head; its pixels are read where they are used.
 
     Raises:
@@ -32,9 +33,9 @@ def open_image(source: StrPath | IO[bytes]) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
     if image.width * image.height > MAX_PIXELS:
         image.close()
+        name = os.fsdecode(image.filename) or 'the image'
         raise FileError(
-            f'{image.filename or "the image"} claims {image.width}x{image.height} pixels, more than are decoded at '
-            'once: cut it into parts'
+            f'{name} claims {image.width}x{image.height} pixels, more than are decoded at once: cut it into parts'
         )
     return image
 
@@ -56,7 +57,7 @@ def fault(name: object, error: Exception) -> str:
     if isinstance(error, FileError):
         return str(error)
     if isinstance(error, UnidentifiedImageError):
-        return f'{name} is no image of a known format ({", ".join(_known())})'
+        return f'{name} is not an image of a known format ({", ".join(_known())})'
     if isinstance(error, MemoryError):
         return f'{name} needs more memory than is free here: free some, or cut it into parts'
     if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's

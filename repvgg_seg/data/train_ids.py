@@ -80,7 +80,7 @@ def rasterise(content: str) -> np.ndarray:
 
     Raises:
         KeyError: a field or a label is not Cityscapes'.
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     annotation = parse_json(content)
     size = (annotation['imgWidth'], annotation['imgHeight'])

@@ -29,9 +29,9 @@ def read_image(path: StrPath, *, upright: bool = True) -> Array:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is no path.
-        FileError: it is no image of a known format, cut short, larger than is decoded at once or than the memory, or of
-            32 bits a channel.
+        ValueError: it is not a path.
+        FileError: it is not an image of a known format, cut short, larger than is decoded at once or than the memory,
+            or of 32 bits a channel.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f'an image is a path or an array (H, W, 3) of uint8 in RGB, not of type {type(path).__name__}')
