@@ -1,12 +1,13 @@
 # Two commands do all the set-up on a fresh machine: `make demo` and `make test`.
 
 PYTHON ?= python3
-VENV   := .venv
+# Another interpreter has its own environment: .venv-python3.12.
+VENV   := .venv$(if $(filter-out python3,$(PYTHON)),-$(notdir $(PYTHON)))
 PY     := $(VENV)/bin/python
 READY  := $(VENV)/.ready
 # Present while an installation runs. Where one begins and finds it, the last was killed and may have left half a
 # package that pip would take for a whole one.
-BUSY   := .venv-installing
+BUSY   := $(VENV)-installing
 
 DEMO_CONFIG := configs/pspnet_repvgg_a0_demo.py
 DEMO_DATA   ?= data/demo
@@ -27,37 +28,41 @@ RUNTIME := numpy|opencv-python-headless|openvino|openvino-telemetry|packaging|pi
 SAY := @printf '\n\033[1m== %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock doctor clean
+.PHONY: help setup demo test test-lowest test-faults fuzz lint format lock licenses doctor clean
 
 help:
 	@echo 'make demo     set up, then generate street scenes, train a PSPNet, deploy it, evaluate both forms, draw overlays'
 	@echo 'make test     set up, then run all tests'
+	@echo 'make test-faults, make fuzz    look longer for what loses data, runs code or crashes; writes docs/reliability.md'
+	@echo 'make test-lowest    the tests with the oldest versions that setup.cfg permits, in .venv-lowest'
 	@echo 'make setup    create .venv and install the tested versions (about 6 GB with CUDA)'
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   put the code into the house format'
 	@echo 'make doctor   say what is installed, on which devices, and what is wrong with it'
+	@echo 'make licenses list what is installed, under which licence'
 	@echo 'make lock     renew requirements.lock from setup.cfg (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, caches and the demo'
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; DEMO_ITERS=60 shortens the demo; WORKERS=8 is for the tests.'
+	@echo 'PYTHON=python3.12 works in .venv-python3.12; DEMO_ITERS=60 shortens the demo; WORKERS=8 is for the tests.'
 
 setup: $(READY)
 
 $(READY): setup.cfg pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
 		echo 'Python 3.10 or newer is needed, and "$(PYTHON)" is not that. Name another: make PYTHON=python3.12 $(MAKECMDGOALS)'; exit 1; }
-	@if [ -e $(BUSY) ]; then echo 'The last installation was interrupted: .venv is made afresh.'; rm -rf $(VENV); fi
+	@if [ -e $(BUSY) ]; then echo 'The last installation was interrupted: $(VENV) is made afresh.'; rm -rf $(VENV); fi
 	$(SAY) 'Set-up 1/4: virtual environment in $(VENV)'
 	@touch $(BUSY)
 	@$(PY) -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV) || { \
 		echo 'No virtual environment could be made. On Debian or Ubuntu: sudo apt-get install python3-venv'; rm -rf $(VENV); exit 1; }
 	@rm -f $(READY)
 	$(SAY) 'Set-up 2/4: the tested versions (requirements.lock); the first time takes some minutes'
-	$(PY) -m pip install -q -r requirements.lock
+	$(PY) -m pip install -q --require-hashes -r requirements.lock
 	$(SAY) 'Set-up 3/4: the OpenCV build that needs no display, and this package'
 	@# opencv-python and opencv-python-headless are both required by others and write one folder. The one installed
 	@# last answers, and only the headless one runs on a server without libGL.
-	$(PY) -m pip install -q --force-reinstall --no-deps "$$(sed -n 's/^\(opencv-python-headless==[^ ;]*\).*/\1/p' requirements.lock)"
+	@sed -n '/^opencv-python-headless==/,/[^\\]$$/p' requirements.lock > $(VENV)/opencv.lock
+	$(PY) -m pip install -q --force-reinstall --no-deps --require-hashes -r $(VENV)/opencv.lock
 	$(PY) -m pip install -q --no-deps --no-build-isolation -e .
 	@rm $(BUSY)
 	$(SAY) 'Set-up 4/4: does all of it work together?'
@@ -78,6 +83,26 @@ demo: $(READY)
 test: $(READY)
 	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
+# Faults by the dozen, then the page of their figures.
+test-faults: $(READY)
+	FAULT_TRIES=20 $(PY) -m pytest -q -m '' tests/faults
+	$(PY) -m tests.faults.report
+
+FUZZ_EXAMPLES ?= 2000
+
+fuzz: $(READY)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) $(PY) -m pytest -q tests/test_fuzz.py --timeout 0
+
+LOWEST := .venv-lowest
+
+test-lowest: $(READY)
+	$(PY) -m uv venv -q --clear --python $(PYTHON) $(LOWEST)
+	$(PY) -m uv pip compile -q --resolution lowest-direct --all-extras setup.cfg -o $(LOWEST)/lowest.txt
+	$(PY) -m uv pip install -q --python $(LOWEST) -r $(LOWEST)/lowest.txt
+	$(PY) -m uv pip install -q --python $(LOWEST) --reinstall --no-deps "$$(grep ^opencv-python-headless== $(LOWEST)/lowest.txt)"
+	$(PY) -m uv pip install -q --python $(LOWEST) --no-deps -e .
+	$(LOWEST)/bin/python -m pytest -q
+
 lint: $(READY)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
@@ -87,15 +112,18 @@ format: $(READY)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
 
+licenses: $(READY)
+	@$(PY) -m repvgg_seg.doctor --licenses
+
 doctor: $(READY)
 	$(PY) -m repvgg_seg.doctor
 
 lock: $(READY)
 	UV_CUSTOM_COMPILE_COMMAND='make lock' $(PY) -m uv pip compile --quiet --universal --python-version 3.10 \
-		--all-extras --no-annotate $(if $(UPGRADE),--upgrade) setup.cfg -o requirements.lock
+		--all-extras --no-annotate --generate-hashes $(if $(UPGRADE),--upgrade) setup.cfg -o requirements.lock
 	{ echo '# Written by `make lock`: the part of requirements.lock that running an exported model needs.'; \
-		grep -E '^($(RUNTIME))==' requirements.lock; } > requirements-runtime.txt
+		sed -nE 's/^(($(RUNTIME))==[^\\]*[^\\ ]).*/\1/p' requirements.lock; } > requirements-runtime.txt
 
 clean:
-	rm -rf $(VENV) $(BUSY) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo work_dirs/demo
+	rm -rf .venv .venv-* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis data/demo work_dirs/demo
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -19,6 +19,7 @@ from typing import NoReturn
 from .doctor import RUNTIME, check_distributions
 from .environment import is_runtime_only
 from .interruption import Interrupted, resuming_command
+from .terminal import escaped_reports, say
 
 TRACEBACK_VARIABLE = 'REPVGG_SEG_TRACEBACK'
 
@@ -167,16 +168,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ('-h', '--help', 'help'):
         print(overview(), file=sys.stdout if words else sys.stderr)
         return 0 if words else 2
+    with escaped_reports():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     name, *rest = words
     if name == '--version':
         from . import __version__
 
-        print(f'repvgg-seg {__version__}')
+        say(f'repvgg-seg {__version__}')
         return 0
     if name not in COMMANDS:
         near = difflib.get_close_matches(name.replace('_', '-'), COMMANDS, 1)
         hint = f'did you mean {near[0]}?' if near else '`repvgg-seg --help` lists them all'
-        sys.stderr.write(f'error: there is no command {name!r}: {hint}\n')
+        say(f'error: there is no command {name!r}: {hint}', error=True)
         return 2
     try:
         _check_installation(name)
@@ -192,7 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        sys.stderr.write(f'error: {_sentence(error)}\n')
+        say(f'error: {_sentence(error)}', error=True)
         return 2
 
 

@@ -27,8 +27,9 @@ from importlib.metadata import Distribution
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .environment import OURS, canonical, cpu, installed_distributions, is_runtime_only
+from .environment import OURS, canonical, cpu, installed_distributions, is_runtime_only, licences
 from .runtime.precision import PRECISIONS
+from .terminal import say
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -342,10 +343,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--runtime', action='store_true', help='only what running exported files needs (default where torch is missing)'
     )
+    parser.add_argument('--licenses', action='store_true', help='list what is installed, under which licence, instead')
 
 
 def main(args: argparse.Namespace) -> int:
     """Print the report and every problem with its cure; the status is 1 if there is any."""
+    if args.licenses:
+        for name, (version, licence) in licences().items():
+            say(f'{name:32}{version:24}{licence}')
+        return 0
     runtime = args.runtime or is_runtime_only()
     needs = RUNTIME if runtime else None
     installed = installed_distributions()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from importlib.metadata import Distribution
 from pathlib import Path
+from typing import Any
 
 OURS = 'repvgg-seg'
 
@@ -29,6 +30,22 @@ def installed_distributions() -> dict[str, Distribution]:
         if name and version:
             found.setdefault(canonical(name), distribution)
     return found
+
+
+def licences() -> dict[str, tuple[str, str]]:
+    """Return name -> (version, licence) of all that is installed, as its own metadata tells."""
+    return {
+        name: (distribution.version, _licence(distribution.metadata))
+        for name, distribution in sorted(installed_distributions().items())
+    }
+
+
+def _licence(metadata: Any) -> str:
+    if expression := metadata.get('License-Expression'):
+        return expression
+    listed = [line for line in metadata.get_all('Classifier', []) if line.startswith('License ::')]
+    text = (metadata.get('License') or '').strip().splitlines()
+    return ', '.join(line.rpartition(' :: ')[2] for line in listed) or (text[0] if text else 'not told')
 
 
 def canonical(name: str) -> str:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import hashlib
 import json
 import logging
 import os
 import shutil
+import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows: processes that start at once may do the same work; the last one's file stays
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -28,6 +35,14 @@ _MARKS = {
 
 class FileError(ValueError):
     """A file that cannot be read, used or written, with its cause and cure in one sentence."""
+
+
+class UnusableName(FileError):
+    """A file that cannot be written for its name or place alone; others in the same folder can."""
+
+
+# What the system says of such a name: too long, not of its characters, taken by a folder, below a file.
+_OF_NAMES = {errno.ENAMETOOLONG, errno.EILSEQ, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.EEXIST}
 
 
 def walk(folder: StrPath, suffixes: Collection[str] = ('',)) -> Iterator[Path]:
@@ -84,29 +99,42 @@ def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
     Whatever interrupts the writing, kill -9 included, a file that was at `path` before is still there, whole.
 
     Raises:
+        UnusableName: the name is too long, or of a folder.
         FileError: the folder cannot be written, or the disk is full.
     """
     target = Path(os.path.realpath(path))  # a link keeps pointing at the file it points at
-    if target.exists() and not target.is_file():
-        raise FileError(f'{path} is a folder or a device, not a file: name the file to write')
-    temporary = target.with_name(f'.{target.name}.{uuid.uuid4().hex[:8]}.tmp')
+    if os.path.exists(target) and not target.is_file():
+        raise UnusableName(f'{path} is a folder or a device, not a file: name the file to write')
+    temporary = target.with_name(f'.{uuid.uuid4().hex[:16]}.tmp')  # short, so that it fits where the name does
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, 'xb') as file:
+            if fcntl is not None:
+                with suppress(OSError):  # some network drives cannot lock files
+                    fcntl.flock(file, fcntl.LOCK_EX)  # so that `sweep` leaves it alone
             yield file
             file.flush()
             os.fsync(file.fileno())
         replace(temporary, target)
     except OSError as error:
-        raise FileError(
-            f'{path} cannot be written ({error.strerror or error}): nothing was changed; '
-            'make room, or choose another folder'
-        ) from error
+        raise unwritten(path, error) from error
     finally:
         try:
             temporary.unlink(missing_ok=True)
         except OSError:  # the folder itself is unusable, which the first error says
             logger.debug('could not remove %s', temporary)
+
+
+def unwritten(path: StrPath, error: OSError) -> FileError:
+    """Return the error of a file that cannot be written."""
+    if error.errno in _OF_NAMES:
+        return UnusableName(
+            f'{path} cannot be written ({error.strerror}): rename what it is made of, or choose another folder'
+        )
+    return FileError(
+        f'{path} cannot be written ({error.strerror or error}): nothing was changed; '
+        'make room, or choose another folder'
+    )
 
 
 def replace(temporary: Path, target: Path) -> None:
@@ -120,6 +148,20 @@ def replace(temporary: Path, target: Path) -> None:
             os.close(descriptor)
 
 
+def sweep(folder: Path, abandoned_s: float = 60) -> None:
+    """Remove the temporary files below a folder that no process writes any more: those of calls that were killed."""
+    for path in folder.rglob('.*.tmp') if fcntl is not None else ():
+        with suppress(OSError), open(path, 'rb') as file:  # gone meanwhile, or in use
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(file.fileno()).st_mtime > abandoned_s:  # younger ones may not be locked yet
+                path.unlink()
+
+
+def beside(path: Path, purpose: str) -> Path:
+    """Return the hidden path beside `path` that serves a purpose for it: always the same, and short."""
+    return path.with_name(f'.{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}.{purpose}')
+
+
 def write_text(text: str, path: StrPath) -> None:
     """Write a text file atomically, in UTF-8.
 
@@ -128,6 +170,18 @@ def write_text(text: str, path: StrPath) -> None:
     """
     with atomic_write(path) as file:
         file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are not text
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return what JSON text holds.
+
+    Raises:
+        ValueError: it is not JSON, or nested so deep that it is none of ours.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError('it is nested too deep') from None
 
 
 def sha256(path: StrPath) -> str:
@@ -152,7 +206,7 @@ def remove(path: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    rest = path.with_name(f'.{path.name}.removed')
+    rest = beside(path, 'removed')
     if rest.is_dir():  # of a call that was killed
         shutil.rmtree(rest)
     if path.is_dir() and not path.is_symlink():
@@ -212,11 +266,9 @@ def claim(
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Let one process at a time do this; the system ends the lock of one that is killed."""
-    if os.name != 'posix':
+    if fcntl is None:
         yield
         return
-    import fcntl
-
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):  # some network drives cannot lock folders
@@ -226,9 +278,34 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def exclusive(path: Path) -> Iterator[BinaryIO]:
+    """Open a file to append, by one process at a time: others wait, and the system lets go for one that dies."""
+    while True:
+        with open(path, 'a+b') as file:
+            if fcntl is not None:
+                with suppress(OSError):  # some network drives cannot lock files
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            # Who had it before may have renamed or removed the file that we were waiting for.
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield file
+                return
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time make `path`; a hidden file beside it is the lock, as long as one does."""
+    lock = beside(path, 'lock')
+    with exclusive(lock):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
 def _settings(marker: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(read_text(marker))
+        found = parse_json(read_text(marker))
         if not isinstance(found, dict):
             raise ValueError('it is not an object')
         return found

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import importlib.metadata
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -214,7 +215,7 @@ def test_running_a_model_needs_neither_torch_nor_openmmlab(site: Site) -> None:
 
 
 def test_the_runtime_requirements_are_those_of_the_lock() -> None:
-    lock = (REPOSITORY / 'requirements.lock').read_text().splitlines()
+    lock = [line.removesuffix(' \\') for line in (REPOSITORY / 'requirements.lock').read_text().splitlines()]
     pins = [line for line in (REPOSITORY / 'requirements-runtime.txt').read_text().splitlines() if line[0] != '#']
     assert set(pins) < set(lock)
     names = {pin.partition('==')[0] for pin in pins}
@@ -327,3 +328,17 @@ def test_importing_the_doctor_imports_nothing_heavy() -> None:
     code = 'import sys, repvgg_seg.doctor as d; d.check_distributions(); print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert not {'torch', 'numpy', 'cv2', 'mmcv', 'mmengine', 'mmseg'} & set(done.stdout.split())
+
+
+def test_licences_are_those_that_packages_tell(capsys) -> None:
+    assert main(['doctor', '--licenses']) == 0
+    rows = dict(re.split('  +', line, maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert rows['pillow'].endswith('MIT-CMU') and rows['numpy'].split()[1].startswith('BSD')
+    assert len(rows) > 50 and rows['torch'].startswith(importlib.metadata.version('torch'))
+
+
+def test_every_file_of_the_lock_has_its_hash() -> None:
+    lock = (REPOSITORY / 'requirements.lock').read_text()
+    pins = re.findall(r'^[\w.-]+==.*', lock, re.MULTILINE)
+    assert len(pins) > 100 and all(pin.endswith(' \\') for pin in pins)
+    assert len(re.findall(r'--hash=sha256:[0-9a-f]{64}', lock)) >= len(pins)

@@ -26,12 +26,12 @@ import numpy as np
 from mmengine.config import Config
 from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.utils import register_all_modules
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from ..cli import add_workers
 from ..files import atomic_write, sha256
+from ..image_files import open_image
 from ..locking import locked
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
@@ -103,7 +103,7 @@ def _hashes(source: str, pixels: np.ndarray) -> list[str]:
 
 def _size(source: str, loader: Loader) -> int:
     try:
-        with Image.open(source) as image:  # reads its header only
+        with open_image(source) as image:  # reads its header only
             return PAGE + image.width * image.height * loader.channels
     except (OSError, ValueError):  # reported when it is decoded
         return 0

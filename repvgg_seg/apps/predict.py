@@ -13,14 +13,13 @@ of images, a COCO file that tools for labelling take.
 What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
 share. Torch is needed for .pt2 models only.
 
-The status is 0; 1 if inputs could not be read, which are listed; 2 after an error; 130 after Ctrl-C. Under torchrun it
-stays 0 where inputs could not be read, as 1 would end the other processes.
+The status is 0; 1 if inputs could not be read, which are listed; 2 after an error; 130 after Ctrl-C. A video that ends
+before its end is listed, too. Under torchrun the status stays 0 then, as 1 would end the other processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from ..cli import add_trust
@@ -28,6 +27,7 @@ from ..runtime.backends import BACKENDS, MODES
 from ..runtime.metadata import FITS
 from ..runtime.predict import OUTPUTS, find_inputs, predict, share
 from ..runtime.segmenter import Segmenter
+from ..terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -83,9 +83,9 @@ def main(args: argparse.Namespace) -> int:
         quiet=rank > 0,
     )  # fmt: skip
     finished = f', {summary.finished} inputs were finished before' if summary.finished else ''
-    print(f'{summary.segmented} images segmented in {segmenter.backend}{finished}; results: {args.out}')
+    say(f'{summary.segmented} images segmented in {segmenter.backend}{finished}; results: {args.out}')
     for name, uncertain in summary.uncertain.items():
-        print(f'{uncertain:7.2%}  {name}')
-    for name, reason in summary.unreadable.items():
-        sys.stderr.write(f'left out: {reason if name in reason else f"{name}: {reason}"}\n')
-    return 1 if summary.unreadable and processes == 1 else 0
+        say(f'{uncertain:7.2%}  {name}')
+    for name, reason in summary.left_out.items():
+        say(f'left out: {reason if name in reason else f"{name}: {reason}"}', error=True)
+    return 1 if summary.left_out and processes == 1 else 0

@@ -19,11 +19,11 @@ from mmengine.config import ConfigDict
 from mmengine.runner import Runner
 from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.utils import register_all_modules
-from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
 from ..apps.config import add_config
+from ..image_files import open_image
 from ..openmmlab.image_cache import read
 from ..workflows.config import load_config
 from ..workflows.splits import check_data
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     cached = all(_is_cached(sample, pipelines[CACHED]) for sample in samples)
     if not cached:
         del pipelines[CACHED]
-    with Image.open(samples[0]['img_path']) as image:
+    with open_image(samples[0]['img_path']) as image:
         size = f'{image.height}x{image.width}'
     threads = cv2.getNumThreads(), torch.get_num_threads()
     try:

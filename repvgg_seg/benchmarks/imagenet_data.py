@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision import transforms as pil_transforms
 
 from ..files import walk
+from ..image_files import open_image
 from ..pretrain.objective import MEAN, STD, normalise
 from ..pretrain.transforms import decode, train_transform
 from .report import THROUGHPUT, Row
@@ -73,7 +74,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
 
 def _pil(data: bytes) -> Image.Image:
-    return Image.open(io.BytesIO(data)).convert('RGB')
+    return open_image(io.BytesIO(data)).convert('RGB')
 
 
 def _decoded(data: bytes) -> Tensor:

@@ -15,7 +15,6 @@ A class's place in the list, from 0, is its index in the masks; colours are red,
 from __future__ import annotations
 
 import io
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -26,7 +25,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..files import FileError, atomic_write, claim, read_text, walk
+from ..files import FileError, atomic_write, claim, parse_json, read_text, walk
+from ..image_files import fault, open_image
 from ..parallel import parallel_map
 
 Color = tuple[int, int, int]  # red, green, blue
@@ -60,7 +60,7 @@ def read_classes(path: str | os.PathLike[str]) -> Classes:
         MaskError: it is not of the form above; says what is wrong.
     """
     try:
-        content = json.loads(read_text(path))
+        content = parse_json(read_text(path))
     except FileNotFoundError:
         raise FileNotFoundError(
             f'{path} does not exist: write the classes there, such as {{"classes": [{{"name": "background", '
@@ -176,7 +176,7 @@ def convert_masks(
     results = parallel_map(convert, todo, workers=workers, description='Converting masks')
     for path, result in zip(todo, results, strict=True):
         if isinstance(result, str):
-            broken.append(f'{path} {result}')
+            broken.append(result)
             continue
         for code, pixels in result.unknown.items():
             unknown.setdefault(code, []).append((path, pixels))
@@ -229,12 +229,12 @@ def _code(rgb: np.ndarray) -> np.ndarray:  # (..., 3) -> (...)
 def _convert(classes: Classes, ignore_unknown: bool, path: Path) -> _Result | str:
     """Return a mask of colours as a PNG file of class indices, or what is wrong with the file."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all of them for damaged files
-        return f'cannot be read ({error})'
+    except Exception as error:
+        return fault(path, error)
     if image.mode.startswith(('I', 'F')):
-        return f'has more than 8 bits a pixel (mode {image.mode}): masks of colours have 8 a channel'
+        return f'{path} has more than 8 bits a pixel (mode {image.mode}): masks of colours have 8 a channel'
     codes = _code(np.asarray(image.convert('RGB')))  # (H, W)
     indices = _table(classes)[codes]
     missing = indices < 0

@@ -10,12 +10,15 @@ from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from ..image_files import open_image
+from ..terminal import printable
 from .splits import Split, spread
 
 IGNORED = -1  # in a class map: not a class
 SHEET_SAMPLES = 12  # on a contact sheet
+# OpenCV ends the process that gives it text with a lone surrogate: what it draws is made printable.
 _FONT, _INK, _PAPER = cv2.FONT_HERSHEY_SIMPLEX, (30, 30, 30), 245
 
 
@@ -38,7 +41,7 @@ def overlay(
 
 def legend(names: Sequence[str], palette: Sequence[Sequence[int]], shown: Sequence[int], *, width: int) -> np.ndarray:
     """Return a strip (H, `width`, 3) with the colour and name of each class `shown`, IGNORED hatched."""
-    entries = [(names[i], np.full((14, 22, 3), palette[i], np.uint8)) for i in shown if i != IGNORED]
+    entries = [(printable(names[i]), np.full((14, 22, 3), palette[i], np.uint8)) for i in shown if i != IGNORED]
     if IGNORED in shown:
         hatch = overlay(np.full((14, 22, 3), 128, np.uint8), np.full((14, 22), IGNORED), palette)
         entries.append(('ignored', hatch))
@@ -56,7 +59,7 @@ def legend(names: Sequence[str], palette: Sequence[Sequence[int]], shown: Sequen
 
 def captioned(image: np.ndarray, caption: str) -> np.ndarray:
     """Return an image with a line of text below it, cut at the left if it is too long."""
-    width = image.shape[1]
+    width, caption = image.shape[1], printable(caption)
     strip = np.full((20, width, 3), _PAPER, np.uint8)
     while len(caption) > 4 and cv2.getTextSize(caption, _FONT, 0.4, 1)[0][0] > width - 8:
         caption = '...' + caption.removeprefix('...')[2:]
@@ -129,10 +132,10 @@ def sheet_of(split: Split) -> bytes:
     labels = split.labels
     for image, mask in spread(split.pairs, SHEET_SAMPLES):
         try:
-            with Image.open(image) as file:
+            with open_image(image) as file:
                 upright = ImageOps.exif_transpose(file) if split.reading.turns_images else file
                 pixels = np.asarray(upright.convert('RGB'))
-            with Image.open(mask) as file:
+            with open_image(mask) as file:
                 numbers = np.asarray(file)
         except Exception:  # what cannot be read is in the report
             continue

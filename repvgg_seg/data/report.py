@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..terminal import printable
 from .checks import CHECKS, RIGHT, Finding
 from .tally import Tally
 
@@ -52,7 +53,7 @@ class Report:
                 lines.append(f'{"":<9}-> {finding.cure}')
         warnings = len(self.findings) - self.errors
         lines += ['', f'{_number(self.errors, "error")}, {_number(warnings, "warning")}']
-        return '\n'.join(lines)
+        return '\n'.join(map(printable, lines))
 
 
 def _number(count: int, noun: str) -> str:

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..image_files import open_image
+
 ORIENTATION = 0x0112  # the EXIF tag
 TRANSPOSING = (5, 6, 7, 8)  # the orientations that swap width and height
 
@@ -81,6 +83,8 @@ def _fault_of(read: Callable[[], None]) -> str:
         read()
     except UnidentifiedImageError:
         return 'is not an image, or its beginning is damaged'
+    except MemoryError:
+        return 'needs more memory than is free here'
     # Broken files make Pillow raise nearly anything: SyntaxError for PNG, struct.error, DecompressionBombError.
     except Exception as error:
         strerror = getattr(error, 'strerror', None)
@@ -91,11 +95,11 @@ def _fault_of(read: Callable[[], None]) -> str:
 def _open(path: str, *, decode: bool) -> Image.Image:
     if Path(path).stat().st_size == 0:
         raise OSError('is empty')
-    image = Image.open(path)
+    image = open_image(path)
     if decode:
         image.load()
         if image.format == 'PNG':  # whose checksums Pillow doesn't look at when it decodes, as others do
-            Image.open(path).verify()
+            open_image(path).verify()
     return image
 
 
@@ -114,7 +118,7 @@ def _examine_image(path: str, pixels: bool) -> dict[str, object]:
 
 
 def _examine_mask(path: str, reading: Reading) -> dict[str, object]:
-    with Image.open(path) as header:  # says how labels are packed, unlike a decoded image
+    with open_image(path) as header:  # says how labels are packed, unlike a decoded image
         packing = next((args for *_, args in header.tile if isinstance(args, str)), '')
     with _open(path, decode=True) as image:
         facts: dict[str, object] = {'mask_format': image.format, 'mask_size': image.size, 'mask_mode': image.mode}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -10,7 +9,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..files import atomic_write, read_text, walk
+from ..files import atomic_write, parse_json, read_text, walk
+from ..image_files import MAX_PIXELS, open_image
 from ..parallel import parallel_map
 from .cityscapes import LABELS, TRAIN_IDS, VOID
 
@@ -57,13 +57,13 @@ def convert(source: str) -> bytes:
     """
     try:
         train_ids = rasterise(read_text(source)) if source.endswith('.json') else _relabel(source)
-    except (OSError, KeyError, TypeError, ValueError, SyntaxError) as error:
+    except Exception as error:  # whatever a broken or hostile file makes a reader raise
         raise ValueError(f'{source} cannot be converted ({error}): unpack it again') from error
     return cv2.imencode('.png', train_ids)[1].tobytes()
 
 
 def _relabel(path: str) -> np.ndarray:
-    with Image.open(path) as image:
+    with open_image(path) as image:
         ids = np.asarray(image)
     if ids.ndim != 2 or ids.max() > LABELS[-1].id:
         raise ValueError(f'label ids are one channel of 0–{LABELS[-1].id}')
@@ -82,8 +82,11 @@ def rasterise(content: str) -> np.ndarray:
         KeyError: a field or a label is not Cityscapes'.
         ValueError: it is not JSON.
     """
-    annotation = json.loads(content)
-    mask = Image.new('L', (annotation['imgWidth'], annotation['imgHeight']), VOID)
+    annotation = parse_json(content)
+    size = (annotation['imgWidth'], annotation['imgHeight'])
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f'an image of {size[0]}x{size[1]} pixels is larger than any camera takes')
+    mask = Image.new('L', size, VOID)
     draw = ImageDraw.Draw(mask)
     for thing in annotation['objects']:
         name = thing['label']

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import versions
-from ..files import sha256, write_text
+from ..files import one_at_a_time, sha256, write_text
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
@@ -343,28 +343,29 @@ def write_deployed(
     """Write the verified weights, the `config` of a segmentor and their report into `folder`; return the report.
 
     The old report is removed first and the new one is written last, with the hashes of the other files: after an
-    interruption no report lies beside files that it does not describe.
+    interruption no report lies beside files that it does not describe. Another process that writes this folder waits.
     """
-    weights = folder / 'deploy.pth'
-    (folder / 'report.json').unlink(missing_ok=True)
-    write_checkpoint({'meta': meta, 'state_dict': converted.state_dict()}, weights)
-    if config is not None:
-        write_text(config, folder / 'deploy.py')
-    report = {
-        'model': model,
-        'options': options or {},  # that changed its config
-        'source': {'file': source.name, 'bytes': source.stat().st_size, 'sha256': sha256(source)},
-        'deployed': {'file': weights.name, 'bytes': weights.stat().st_size, 'sha256': sha256(weights)},
-        **({} if config is None else {'config': {'file': 'deploy.py', 'sha256': sha256(folder / 'deploy.py')}}),
-        'parameters': {
-            'train': sum(p.numel() for p in original.parameters()),
-            'deploy': sum(p.numel() for p in converted.parameters()),
-        },
-        'verification': [asdict(deviation) for deviation in deviations],
-        # How many times larger one rounding of float32 comes out in the original's own logits.
-        'amplification': max(deviation.rounding for deviation in deviations) / SINGLE,
-        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
-        'versions': {'python': platform.python_version(), **versions()},
-    }
-    write_text(json.dumps(report, indent=2) + '\n', folder / 'report.json')
+    with one_at_a_time(folder / 'report.json'):
+        weights = folder / 'deploy.pth'
+        (folder / 'report.json').unlink(missing_ok=True)
+        write_checkpoint({'meta': meta, 'state_dict': converted.state_dict()}, weights)
+        if config is not None:
+            write_text(config, folder / 'deploy.py')
+        report = {
+            'model': model,
+            'options': options or {},  # that changed its config
+            'source': {'file': source.name, 'bytes': source.stat().st_size, 'sha256': sha256(source)},
+            'deployed': {'file': weights.name, 'bytes': weights.stat().st_size, 'sha256': sha256(weights)},
+            **({} if config is None else {'config': {'file': 'deploy.py', 'sha256': sha256(folder / 'deploy.py')}}),
+            'parameters': {
+                'train': sum(p.numel() for p in original.parameters()),
+                'deploy': sum(p.numel() for p in converted.parameters()),
+            },
+            'verification': [asdict(deviation) for deviation in deviations],
+            # How many times larger one rounding of float32 comes out in the original's own logits.
+            'amplification': max(deviation.rounding for deviation in deviations) / SINGLE,
+            'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+            'versions': {'python': platform.python_version(), **versions()},
+        }
+        write_text(json.dumps(report, indent=2) + '\n', folder / 'report.json')
     return report

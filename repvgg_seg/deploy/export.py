@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -146,7 +145,7 @@ def export_segmentor(
         *synthetic_images(image_size, reference.channels).unbind(),
         *(torch.from_numpy(_resized(image, image_size)) for image in images),
     ]
-    with Progress(console=Console(stderr=True), transient=True) as progress, _working_folder(path.parent) as folder:
+    with Progress(console=Console(stderr=True), transient=True) as progress, _working_folder(path) as folder:
         task = progress.add_task(f'exporting to {to}', total=3 + len(checks))
         with torch.inference_mode():
             outputs = reference.logits(checks[0][None]).shape[1]
@@ -198,12 +197,12 @@ def export_segmentor(
                 _write_report(path, report | {'refused': str(error), 'quantization': error.report})
                 raise
         written = _publish(folder / ('int8' if calibration else output), path)
-    report |= {
-        'bytes': sum(part.stat().st_size for part in written),
-        'sha256': {part.name: files.sha256(part) for part in written},
-        'metadata': json.loads(metadata.to_json()),
-    }
-    _write_report(path, report)
+        report |= {
+            'bytes': sum(part.stat().st_size for part in written),
+            'sha256': {part.name: files.sha256(part) for part in written},
+            'metadata': json.loads(metadata.to_json()),
+        }
+        _write_report(path, report)
     return report
 
 
@@ -243,7 +242,11 @@ def _quantize(
 
 
 def _write_report(path: Path, report: dict[str, Any]) -> None:
-    files.write_text(json.dumps(report, indent=2) + '\n', path.with_name(f'{path.name}.report.json'))
+    files.write_text(json.dumps(report, indent=2) + '\n', _report_of(path))
+
+
+def _report_of(path: Path) -> Path:
+    return path.with_name(f'{path.name}.report.json')
 
 
 def _checked(
@@ -283,15 +286,24 @@ def _require(to: str, packages: Sequence[str]) -> None:
 
 
 @contextmanager
-def _working_folder(parent: Path) -> Iterator[Path]:
-    """Make a folder that lives as long as the work, where a file can take its place by being renamed."""
+def _working_folder(path: Path) -> Iterator[Path]:
+    """Make a folder beside `path` that lives as long as the work, where a file can take its place by being renamed.
+
+    Another process that writes `path` waits; what one left that was killed is removed.
+    """
+    folder = files.beside(path, 'export')
     try:
-        parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix='.export-', dir=parent) as folder:
-            yield Path(folder)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.one_at_a_time(path):
+            files.remove(folder)
+            folder.mkdir()
+            try:
+                yield folder
+            finally:
+                files.remove(folder)
     except OSError as error:
         raise files.FileError(
-            f'{parent} cannot be written ({error.strerror or error}): choose another folder'
+            f'{path.parent} cannot be written ({error.strerror or error}): choose another folder'
         ) from error
 
 
@@ -369,7 +381,8 @@ def _require_parity(path: Path, figures: dict[str, Any]) -> None:
 def _publish(folder: Path, path: Path) -> list[Path]:
     """Move what was written as `path.name` in `folder`, and what lies beside it, to where `path` is."""
     parts = sorted(folder.iterdir(), key=lambda part: part.name == path.name)
-    if len(parts) > 1:  # if this is killed half-way, no model is left instead of parts of two
+    _report_of(path).unlink(missing_ok=True)  # if this is killed half-way, no report is of another file
+    if len(parts) > 1:  # and no model is left instead of parts of two
         path.unlink(missing_ok=True)
     for part in parts:
         files.replace(part, path.with_name(part.name))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 
 from ..files import FileError, atomic_write, read_text, walk
+from ..terminal import label
 from ..weights.key_maps import shorten
 
 logger = logging.getLogger(__name__)
@@ -208,7 +209,7 @@ def _index(tar: Path) -> Index:
 def _entries(tar: Path) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, offset and size of each image in a tar file, and in each tar file inside it."""
     with tarfile.open(tar, 'r:') as outer:
-        members = track(outer, f'indexing {tar.name}', console=Console(stderr=True), transient=True)
+        members = track(outer, f'indexing {label(tar.name)}', console=Console(stderr=True), transient=True)
         for member in (m for m in members if m.isfile()):
             if not member.name.endswith('.tar'):
                 yield member.name.encode(), member.offset_data, member.size

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
+
+from ..image_files import open_image
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -32,9 +33,9 @@ def decode(data: bytes, name: str) -> Tensor:
         image = decode_image(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.RGB)
     except (RuntimeError, ValueError):  # damaged, or of another kind
         try:
-            with Image.open(io.BytesIO(data)) as picture:
+            with open_image(io.BytesIO(data)) as picture:
                 image = torch.from_numpy(np.array(picture.convert('RGB'))).permute(2, 0, 1)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError) as error:
             raise ValueError(f'{name} cannot be decoded ({error}): replace or delete it') from error
     if image.dtype == torch.uint16:
         image = (image.to(torch.int32) >> 8).to(torch.uint8)

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..files import FileError, StrPath
 from .images import Array
-from .metadata import ARCHIVE_NAME, KEY, MAX_BYTES, ModelMetadata
+from .metadata import ARCHIVE_NAME, KEY, MAX_BYTES, ModelMetadata, Port
 from .precision import PRECISIONS
 
 Tag = TypeVar('Tag')
@@ -126,6 +126,13 @@ def _metadata(path: Path, text: str | None) -> ModelMetadata:
         raise FileError(f'{path}: {error}') from error
 
 
+def _check_graph(path: Path, metadata: ModelMetadata, inputs: Iterable[Port], outputs: Iterable[Port]) -> None:
+    try:
+        metadata.check_graph(list(inputs), list(outputs))
+    except ValueError as error:
+        raise FileError(f'{path}: {error}') from error
+
+
 def _owned(batch: Array) -> Array:
     """Return a batch as runtimes take it: in one piece, and writable, as those of PIL and read-only maps are not."""
     return np.require(batch, requirements=('C_CONTIGUOUS', 'WRITEABLE'))
@@ -164,10 +171,13 @@ class OpenVINO:
             raise ValueError(f'openvino has no device {device} here, only {", ".join(core.available_devices)}')
         try:
             model = core.read_model(path)
-        except RuntimeError as error:
+            place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
+            text = model.get_rt_info(place).value if model.has_rt_info(place) else None
+            ports = [*map(_of_openvino, model.inputs)], [*map(_of_openvino, model.outputs)]
+        except (RuntimeError, UnicodeError) as error:
             raise _damaged(path, error) from error
-        place = [KEY] if path.suffix.lower() == '.xml' else ['framework', KEY]
-        self.metadata = _metadata(path, model.get_rt_info(place).value if model.has_rt_info(place) else None)
+        self.metadata = _metadata(path, text)
+        _check_graph(path, self.metadata, *ports)
         # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
         # and float32 models in it alike.
         precision = PRECISIONS[self.metadata.precision].rest or self.metadata.precision
@@ -207,6 +217,16 @@ class OpenVINO:
         self._idle.append(request)
 
 
+def _of_openvino(node: Any) -> Port:
+    """Return an input or output of an openvino.Model, with the names of types that are ours among OpenVINO's."""
+    names = {'u8': 'uint8', 'u16': 'uint16', 'f32': 'float32'}
+    dtype, shape = node.get_element_type().get_type_name(), node.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return Port(names.get(dtype, dtype), None)
+    lengths = (length.get_length() if length.is_static else None for length in shape)
+    return Port(names.get(dtype, dtype), tuple(lengths))
+
+
 class Synchronous:
     """What the backends have in common that run one batch at a time."""
 
@@ -233,11 +253,21 @@ class ONNXRuntime(Synchronous):
         options.log_severity_level = 3  # errors; its warnings are about the exporter's graph
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=[provider])
+            text = session.get_modelmeta().custom_metadata_map.get(KEY)
+            ports = [*map(_of_onnx, session.get_inputs())], [*map(_of_onnx, session.get_outputs())]
         except Exception as error:
             raise _damaged(path, error) from error
-        self.metadata = _metadata(path, session.get_modelmeta().custom_metadata_map.get(KEY))
+        self.metadata = _metadata(path, text)
+        _check_graph(path, self.metadata, *ports)
         name = session.get_inputs()[0].name
         self.infer = lambda batch: session.run(None, {name: batch})[0]
+
+
+def _of_onnx(node: Any) -> Port:
+    """Return an input or output of an onnxruntime session; lengths that are not fixed are names there."""
+    dtype = re.sub(r'tensor\((\w+)\)', r'\1', node.type)
+    lengths = (length if isinstance(length, int) else None for length in node.shape)
+    return Port('float32' if dtype == 'float' else dtype, tuple(lengths) or None)
 
 
 class Torch(Synchronous):
@@ -259,17 +289,34 @@ class Torch(Synchronous):
         self.metadata = _metadata(path, text)
         try:
             program = torch.export.load(path)
+            ports = _of_program(program)
             if device != 'cpu':
                 program = importlib.import_module('torch.export.passes').move_to_device_pass(program, device)
             module = program.module()
         except Exception as error:
             raise _damaged(path, error) from error
+        _check_graph(path, self.metadata, *ports)
 
         def infer(batch: Array) -> Classes:
             with torch.inference_mode():
                 return module(torch.from_numpy(batch).to(device)).cpu().numpy()
 
         self.infer = infer
+
+
+def _of_program(program: Any) -> tuple[list[Port], list[Port]]:
+    """Return inputs and outputs of a torch.export program."""
+    values = {node.name: node.meta.get('val') for node in program.graph.nodes}
+
+    def port(name: Any) -> Port:
+        value = values.get(name)
+        if not hasattr(value, 'shape'):
+            return Port(type(value).__name__, None)
+        lengths = (length if isinstance(length, int) else None for length in value.shape)
+        return Port(str(value.dtype).removeprefix('torch.'), tuple(lengths))
+
+    signature = program.graph_signature
+    return [port(name) for name in signature.user_inputs], [port(name) for name in signature.user_outputs]
 
 
 def _choose(backend: str, device: str, devices: list[str]) -> str:

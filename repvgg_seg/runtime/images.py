@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
 from ..files import FileError, StrPath
+from ..image_files import fault, open_image
 from .metadata import Decoder
 
 Array = np.ndarray[Any, Any]  # (H, W, 3) uint8 RGB, or several of them (n, H, W, 3)
@@ -19,9 +19,6 @@ Array = np.ndarray[Any, Any]  # (H, W, 3) uint8 RGB, or several of them (n, H, W
 SUFFIXES = frozenset(
     ['.avif', '.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.pbm', '.pgm', '.png', '.pnm', '.ppm', '.tif', '.tiff', '.webp']
 )
-# A file of a few kilobytes can claim to be of any size. Decoding takes up to ten bytes a pixel.
-MAX_PIXELS = 1 << 29
-_PIL_LIMIT = threading.Lock()
 
 
 def read_image(path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2') -> Array:
@@ -36,7 +33,8 @@ def read_image(path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2')
     Raises:
         FileNotFoundError: it is not there.
         ValueError: it is not a path.
-        FileError: it is not an image, cut short, larger than MAX_PIXELS, or of 32 bits a channel.
+        FileError: it is not an image of a known format, cut short, larger than is decoded at once or than the memory,
+            or of 32 bits a channel.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f'an image is a path or an array (H, W, 3) of uint8 in RGB, not of type {type(path).__name__}')
@@ -46,37 +44,17 @@ def read_image(path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2')
             raise FileError(f'{path} is a folder, not an image')
         if path.stat().st_size == 0:
             raise FileError(f'{path} is empty: copy it again')
-        with _open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise FileError(
-                    f'{path} claims {image.width}x{image.height} pixels, more than are decoded at once: '
-                    'cut it into parts, or pass a memory-mapped array'
-                )
+        with open_image(path) as image:
+            image.filename = ''  # else Pillow maps some TIFF files into memory, and these it does not turn
             if upright and (image.format != 'AVIF' or decoder == 'pillow'):
                 ImageOps.exif_transpose(image, in_place=True)
             return _to_rgb(image, path) if decoder == 'cv2' else _by_pillow(image)
     except FileNotFoundError:
         raise FileNotFoundError(f'{path} does not exist: check the path') from None
-    except UnidentifiedImageError:
-        raise FileError(f'{path} is not an image of a known format') from None
     except FileError:
         raise
-    except Exception as error:  # decoders raise nearly anything over a broken file
-        if isinstance(error, OSError) and error.strerror:  # the system's, not a decoder's
-            raise FileError(f'{path} cannot be read ({error.strerror})') from error
-        raise FileError(f'{path} cannot be read, it is damaged or cut short ({error})') from error
-
-
-def _open(path: Path) -> Image.Image:
-    """Read the head of a file under our limit of pixels; Pillow's own is one for the whole process, and lower."""
-    with _PIL_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            image = Image.open(path)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-    image.filename = ''  # else Pillow maps some TIFF files into memory, and these it does not turn
-    return image
+    except Exception as error:
+        raise FileError(fault(path, error)) from error
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Array:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -15,6 +17,10 @@ FORMAT = 3
 # What is larger or deeper was not written by tools/export.py: a thousand classes take 60 kB, in 3 levels.
 MAX_BYTES = 2**20
 MAX_DEPTH = 8
+# Of an image that is resized, and of all that the graph takes at once.
+MAX_PIXELS = 2**28
+MAX_INPUT = 2**30  # bytes
+MAX_CLASSES = 2**16  # the indices that 16 bits hold
 
 Output = Literal['classes', 'logits']
 Fit = Literal['test', 'resize', 'tile']
@@ -27,6 +33,27 @@ DYNAMIC = 'dynamic'
 # ImageNet's, which normalisation takes to zero: what mmseg fills crops with in training, and convolutions see beyond
 # an image's border.
 MEAN_COLOUR = (124, 116, 104)
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of a graph: its type, by numpy's name, and its shape, of which None is any length."""
+
+    dtype: str
+    shape: tuple[int | None, ...] | None  # None: of any number of axes
+
+    def fits(self, wanted: Port) -> bool:
+        """Whether a graph that has this port can be meant where `wanted` is promised."""
+        if self.shape is None or self.dtype != wanted.dtype or wanted.shape is None:
+            return self.dtype == wanted.dtype
+        return len(self.shape) == len(wanted.shape) and all(
+            length in (None, promised) for length, promised in zip(self.shape, wanted.shape, strict=True)
+        )
+
+    def __str__(self) -> str:
+        """Return such as `uint8 (1, 64, 96, 3)`."""
+        lengths = ('…',) if self.shape is None else ('any' if length is None else str(length) for length in self.shape)
+        return f'{self.dtype} ({", ".join(lengths)})'
 
 
 @dataclass(frozen=True)
@@ -106,13 +133,13 @@ class ModelMetadata:
 
     def __post_init__(self) -> None:
         rules = {
-            'classes': bool(self.classes) and all(isinstance(name, str) for name in self.classes),
+            'classes': 1 <= len(self.classes) <= MAX_CLASSES and all(isinstance(name, str) for name in self.classes),
             'palette': len(self.palette) == len(self.classes) and all(map(_is_colour, self.palette)),
-            'batch': self.batch is None or _is_integer(self.batch, 1),
+            'batch': self.batch is None or _is_integer(self.batch, 1, MAX_INPUT),
             'size': _is_size(self.size),
             'output': self.output in OUTPUTS,
-            'precision': self.precision in PRECISIONS,
-            'threshold': self.threshold is None or isinstance(self.threshold, (int, float)),
+            'precision': isinstance(self.precision, str) and self.precision in PRECISIONS,
+            'threshold': self.threshold is None or _is_share(self.threshold),
             'align_corners': isinstance(self.align_corners, bool),
             'fit': self.fit in FITS,
             'source': _is_text(self.source) and {'file', 'sha256'} <= set(self.source),
@@ -121,6 +148,37 @@ class ModelMetadata:
             'mean': bool(self.mean) and all(_is_integer(value, 0, 255) for value in self.mean),
         }
         _require('model metadata', self, rules)
+        stride = self.preparation.stride or self.size
+        later = {
+            'batch': math.prod((self.batch or 1, *self.size, self.channels)) <= MAX_INPUT,
+            'preparation': stride[0] <= self.size[0] and stride[1] <= self.size[1],  # no pixel between two windows
+        }
+        _require('model metadata', self, later)
+
+    @property
+    def input(self) -> Port:
+        """What the graph takes: images (N, H, W, C)."""
+        return Port('uint8', (self.batch, *self.size, self.channels))
+
+    @property
+    def result(self) -> Port:
+        """What the graph returns: classes (N, H, W), or logits (N, classes, H, W)."""
+        if self.output == 'classes':
+            return Port('uint8' if len(self.classes) <= 256 else 'uint16', (self.batch, *self.size))
+        return Port('float32', (self.batch, len(self.classes) if self.threshold is None else 1, *self.size))
+
+    def check_graph(self, inputs: Sequence[Port], outputs: Sequence[Port]) -> None:
+        """Compare with what the graph itself says.
+
+        Raises:
+            ValueError: it is another graph than this is about.
+        """
+        for what, found, promised in (('takes', inputs, self.input), ('returns', outputs, self.result)):
+            if len(found) != 1 or not found[0].fits(promised):
+                shown = ' and '.join(map(str, found[:3])) or 'nothing'
+                raise ValueError(
+                    f'the graph {what} {shown}, and its metadata promises {promised}: export the model again'
+                )
 
     def to_json(self) -> str:
         """Return the text that goes into the file."""
@@ -160,19 +218,20 @@ class ModelMetadata:
         if not isinstance(values, dict) or values.get('format') != FORMAT:
             found = values.get('format') if isinstance(values, dict) else None
             raise ValueError(
-                f'the model metadata is of format {found!r}, and this version reads 1 to {FORMAT}: '
+                f'the model metadata is of format {_short(repr(found))}, and this version reads 1 to {FORMAT}: '
                 'export the model again, or use the version that wrote it'
             )
         fixed = {'format', 'num_classes', 'colour_order', 'input'}
         names = {field.name for field in fields(cls)} - {'batch', 'size', 'mean'}
         mean = _tuple(values.pop('mean', [*MEAN_COLOUR]))
         if different := set(values) ^ (names | fixed):
-            raise ValueError(f'the model metadata lacks, or has too much, of: {", ".join(sorted(different))}')
+            raise ValueError(f'the model metadata lacks, or has too much, of: {_short(", ".join(sorted(different)))}')
         shape = values['input']
         order = 'RGB' if len(mean) == 3 else None
         if not (isinstance(shape, list) and shape[3:] == [len(mean)] and values['colour_order'] == order):
             raise ValueError(
-                f'the model takes {values["colour_order"]} images of {shape}, not {order or "multichannel"} images '
+                f'the model takes {_short(values["colour_order"])} images of {_short(shape)}, not '
+                f'{order or "multichannel"} images '
                 f'(N, H, W, {len(mean)})'
             )
         metadata = cls(
@@ -185,7 +244,7 @@ class ModelMetadata:
             **{name: values[name] for name in names - {'classes', 'palette', 'preparation'}},
         )
         if values['num_classes'] != len(metadata.classes):
-            raise ValueError(f'the model has {values["num_classes"]} classes but names {len(metadata.classes)}')
+            raise ValueError(f'the model has {_short(values["num_classes"])} classes but names {len(metadata.classes)}')
         return metadata
 
 
@@ -226,7 +285,7 @@ def _deeper(value: Any, levels: int) -> bool:
 def _preparation(values: Any) -> Preparation:
     names = {field.name for field in fields(Preparation)}
     if not isinstance(values, dict) or set(values) != names:
-        raise ValueError(f'the model metadata has no valid preparation: {values!r}')
+        raise ValueError(f'the model metadata has no valid preparation: {_short(values)}')
     arguments: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     return Preparation(**arguments)
 
@@ -234,7 +293,12 @@ def _preparation(values: Any) -> Preparation:
 def _require(what: str, owner: object, rules: dict[str, bool]) -> None:
     for name, holds in rules.items():
         if not holds:
-            raise ValueError(f'the {what} has no valid {name}: {getattr(owner, name)!r}')
+            raise ValueError(f'the {what} has no valid {name}: {_short(repr(getattr(owner, name)))}')
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 200 else f'{text[:200]}…'
 
 
 def _tuple(value: Any) -> tuple[Any, ...]:
@@ -247,8 +311,17 @@ def _is_integer(value: object, low: int, high: int | None = None) -> bool:
     return whole and low <= value and (high is None or value <= high)  # type: ignore[operator]
 
 
+def _is_share(value: Any) -> bool:
+    return isinstance(value, (int, float)) and 0 <= value <= 1
+
+
 def _is_size(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2 and all(_is_integer(n, 1) for n in value)
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(_is_integer(n, 1, MAX_PIXELS) for n in value)
+        and (value[0] * value[1] <= MAX_PIXELS)
+    )
 
 
 def _is_colour(value: tuple[int, ...]) -> bool:

@@ -21,7 +21,20 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from ..files import FileError, atomic_write, claim, remove, walk, write_text
+from ..files import (
+    FileError,
+    UnusableName,
+    atomic_write,
+    beside,
+    claim,
+    one_at_a_time,
+    remove,
+    sweep,
+    unwritten,
+    walk,
+)
+from ..image_files import open_image
+from ..terminal import is_text, label
 from .images import SUFFIXES, Array
 from .movie import Movie
 from .polygons import coco_file, join_coco_files
@@ -41,6 +54,9 @@ OUTPUTS = {
 }
 POLYGONS = 'polygons.json'  # those of all images
 SETTINGS = 'predict.json'
+JPEG_SIDE = 65_500  # pixels: more, a JPEG file cannot have
+# A video is cut where it ends that much before what it claims, in frames and in time: either alone may be a guess.
+TOLERANCE = 0.02
 
 
 @dataclass(frozen=True)
@@ -55,6 +71,16 @@ class Input:
         """Return the file (or folder) of each kind of result."""
         return {kind: folder / kind / self.name.with_name(self.name.name + OUTPUTS[kind][self.video]) for kind in save}
 
+    def is_finished(self, folder: Path, save: Iterable[str]) -> bool:
+        """Whether all its results are there."""
+        outputs = self.outputs(folder, save).values()
+        return all(any(os.path.exists(place) for place in _places(path)) for path in outputs)
+
+
+def _places(path: Path) -> tuple[Path, ...]:
+    """Return where a result may be: an overlay that is too large for JPEG is a PNG file."""
+    return (path, path.with_suffix('.png')) if path.suffix == '.jpg' else (path,)
+
 
 @dataclass
 class Summary:
@@ -62,7 +88,7 @@ class Summary:
 
     segmented: int = 0  # images, and frames of videos
     finished: int = 0  # inputs whose results were there already
-    unreadable: dict[str, str] = field(default_factory=dict)  # input -> why
+    left_out: dict[str, str] = field(default_factory=dict)  # input that cannot be read or written -> why
     uncertain: dict[str, float] = field(default_factory=dict)  # image -> share of its pixels below `below`
 
 
@@ -168,7 +194,8 @@ def predict(
     Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
     them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if
     other settings made it. Of a video, `frames` are taken at most; a live one ends with them or with Ctrl-C. What
-    cannot be read is left out as well, and listed in the summary. A progress bar is drawn on stderr, unless `quiet`.
+    cannot be read, ends before its end, or has a name that no result can have, is left out as well, and listed in the
+    summary. Several processes may work on one folder. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
         ValueError: `out` holds the results of another model or other settings, or cannot be written; or an argument
@@ -191,11 +218,17 @@ def predict(
 
     def written(found: dict[str, Any]) -> list[Path]:
         if found == json.loads(json.dumps(settings)):
-            return [path for item in inputs for path in item.outputs(out, save).values()]
+            return [place for item in inputs for path in item.outputs(out, save).values() for place in _places(path)]
         return [out / kind for kind in OUTPUTS]
 
     claim(out / SETTINGS, settings, written, overwrite=overwrite, names=OUTPUTS)
-    todo = [i for i in inputs if not all(path.exists() for path in i.outputs(out, save).values())]
+    for kind in save:
+        try:
+            (out / kind).mkdir(exist_ok=True)
+        except OSError as error:
+            raise FileError(f'{out / kind} cannot be made a folder ({error.strerror}): choose another --out') from error
+        sweep(out / kind)
+    todo = [i for i in inputs if not i.is_finished(out, save)]
     summary = Summary(finished=len(inputs) - len(todo))
     writer = _Writer(segmenter, out, save)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -203,40 +236,52 @@ def predict(
         images: dict[Any, Input] = {i.source: i for i in todo if not i.video}
         task = progress.add_task('images', total=len(images), visible=bool(images))
 
-        def unreadable(source: Any, error: Exception) -> None:
-            summary.unreadable[str(source)] = str(error)
+        def leave_out(source: Any, error: Exception) -> None:
+            summary.left_out[str(source)] = str(error) or type(error).__name__
             progress.advance(task)
 
-        stream: Any = segmenter.stream
-        with closing(stream(images, on_error=unreadable, return_confidence=confident)) as results:
-            for _ in ordered(lambda result: writer.image(images[result.source], result), results, workers=2):
+        def written(result: Any) -> None:
+            try:
+                writer.image(images[result.source], result)
+            except (Unusable, UnusableName) as error:
+                leave_out(result.source, error)
+            else:
                 summary.segmented += 1
                 progress.advance(task)
+
+        stream: Any = segmenter.stream
+        with closing(stream(images, on_error=leave_out, return_confidence=confident)) as results:
+            for _ in ordered(written, results, workers=2):
+                pass
         for video in (i for i in todo if i.video):
             try:
-                with closing(_Frames(video.source, frames)) as source:
-                    task = progress.add_task(str(video.source), total=source.count)
-                    summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
-            except UnreadableVideo as error:
-                summary.unreadable[str(video.source)] = str(error)
+                with one_at_a_time(out / quote(os.fsencode(video.name), safe='')):
+                    if video.is_finished(out, save):  # by another process, meanwhile
+                        summary.finished += 1
+                        continue
+                    with closing(_Frames(video.source, frames)) as source:
+                        task = progress.add_task(label(video.source), total=source.count)
+                        summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
+            except (Unusable, UnusableName) as error:
+                summary.left_out[str(video.source)] = str(error)
     if 'polygons' in save:
         join_coco_files(walk(out / 'polygons', {'.json'}), out / POLYGONS)  # other processes' among them
     if below is not None:
         shares = {
             str(item.source): _share_below(item.outputs(out, ['confidence'])['confidence'], below)
             for item in inputs
-            if not item.video and str(item.source) not in summary.unreadable
+            if not item.video and str(item.source) not in summary.left_out
         }
         summary.uncertain = dict(sorted(shares.items(), key=lambda share: -share[1]))
     return summary
 
 
 def _share_below(path: Path, below: float) -> float:
-    return float((np.asarray(Image.open(path)) < below * 255).mean())
+    return float((np.asarray(open_image(path)) < below * 255).mean())
 
 
-class UnreadableVideo(FileError):
-    """A video or camera that gives no frames."""
+class Unusable(FileError):
+    """An input that has no results, for a cause of its own; others may have theirs."""
 
 
 class _Frames:
@@ -244,32 +289,47 @@ class _Frames:
 
     def __init__(self, source: Path | str | int, limit: int | None) -> None:
         self.source, self.limit = source, limit
+        self.cut = ''  # why these are not all, once they have been read
         self.live = not isinstance(source, Path)
         # FFmpeg and OpenCV would print about a broken file what the error says.
         os.environ.setdefault('OPENCV_FFMPEG_LOGLEVEL', '-8')
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
-            self._capture = cv2.VideoCapture(source if isinstance(source, int) else str(source))
+            self._capture = cv2.VideoCapture(source if isinstance(source, int) else _for_opencv(source))
         finally:
             cv2.utils.logging.setLogLevel(level)
         if not self._capture.isOpened():
             name = f'camera {source}' if isinstance(source, int) else source
-            raise UnreadableVideo(f'{name} cannot be opened as a video: it is not there, damaged or of another kind')
+            raise Unusable(f'{name} cannot be opened as a video: it is not there, damaged or of another kind')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate, and 0 or less where it is live
-        self.count = min(filter(None, (limit, count if count > 0 else None)), default=None)
+        self.total = count if count > 0 else None
+        self.count = min(filter(None, (limit, self.total)), default=None)
         self.times: list[float] = []  # of the frames that were read, in seconds
 
     def __iter__(self) -> Generator[Array, None, None]:
-        for _ in itertools.count() if self.limit is None else range(self.limit):
+        seconds = 0.0
+        for number in itertools.count() if self.limit is None else range(self.limit):
             read, frame = self._capture.read()
             if not read:
+                self._end(number, seconds)
                 return
-            time, guess = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 1 / self.rate if self.times else 0.0
-            before = self.times[-1] if self.times else -1.0
+            seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+            before, guess = (self.times[-1], 1 / self.rate) if self.times else (-1.0, 1.0)
             # A camera, and some formats, tell no times.
-            self.times.append(time if time > before else before + guess)
+            self.times.append(seconds if seconds > before else before + guess)
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
+
+    def _end(self, number: int, seconds: float) -> None:
+        """Compare the last frame, by its number and its time, with what the file claims."""
+        if self.total is None or self.live:
+            return
+        expected = self.total * (1 - TOLERANCE) - 1  # frames
+        if number < expected and seconds * self.rate < expected:
+            self.cut = (
+                f'{self.source} is cut short or damaged, {number} of about {self.total} frames can be read: '
+                f'copy it again, or take these with --frames {number}'
+            )
 
     def close(self) -> None:
         """Let go of the file or camera."""
@@ -283,37 +343,48 @@ class _Writer:
         self.segmenter, self.out, self.save = segmenter, out, save
 
     def image(self, item: Input, result: Segmented) -> None:
-        """Write the results of an image."""
+        """Write the results of an image.
+
+        Raises:
+            Unusable, UnusableName: they cannot be made or written, for a cause of this image alone.
+        """
+        contents: dict[Path, bytes] = {}
         for kind, path in item.outputs(self.out, self.save).items():
             if kind == 'area':
                 facts = {'source': str(item.source), 'size': list(result.mask.shape)}
-                self._write_areas(path, facts, self._count(result.mask))
+                contents[path] = self._areas(facts, self._count(result.mask))
             elif kind == 'polygons':
-                write_text(json.dumps(coco_file(item.name.as_posix(), result.mask, self.segmenter.classes)), path)
+                objects = coco_file(item.name.as_posix(), result.mask, self.segmenter.classes)
+                contents[path] = json.dumps(objects).encode()
             else:
-                with atomic_write(path) as file:
-                    file.write(self._encode(kind, result))
+                place = _places(path)[-1 if max(result.mask.shape) > JPEG_SIDE else 0]
+                contents[place] = self._encode(kind, result, place.suffix)
+        for path, content in contents.items():
+            with atomic_write(path) as file:
+                file.write(content)
 
     def video(self, item: Input, frames: _Frames, tick: Callable[[], None]) -> int:
         """Write the results of a video or camera, calling `tick` at each frame; return how many there were."""
         outputs = item.outputs(self.out, self.save)
-        parts = {kind: path.with_name(f'.part-{path.name}') for kind, path in outputs.items()}
+        parts = {kind: beside(path, f'part{path.suffix}') for kind, path in outputs.items()}
         try:
             for part in parts.values():
                 remove(part)  # of a run that was killed
                 part.parent.mkdir(parents=True, exist_ok=True)
             counts = self._frames(parts, frames, tick)
             if not counts:
-                raise UnreadableVideo(f'{item.source} has no frame that can be read')
+                raise Unusable(f'{item.source} has no frame that can be read')
+            if frames.cut:
+                raise Unusable(frames.cut)
             if 'area' in parts:
                 facts = {'source': str(item.source), 'frames_per_second': frames.rate, 'frames': len(counts)}
                 each = [count.tolist() for count in counts]
-                self._write_areas(parts['area'], facts, np.sum(counts, axis=0), pixels_by_frame=each)
+                parts['area'].write_bytes(self._areas(facts, np.sum(counts, axis=0), pixels_by_frame=each))
             for kind, part in parts.items():
                 remove(outputs[kind])
                 os.replace(part, outputs[kind])
         except OSError as error:
-            raise FileError(f'the results of {item.source} cannot be written ({error.strerror or error})') from error
+            raise unwritten(f'the results of {item.source}', error) from error
         finally:
             for part in parts.values():
                 remove(part)
@@ -330,11 +401,12 @@ class _Writer:
                 for number, result in enumerate(results):
                     for kind in parts.keys() & {'colour', 'overlay'}:
                         if kind not in movies:
-                            movies[kind] = Movie(parts[kind], frames.rate, result.mask.shape)
+                            movies[kind] = _movie(parts[kind], frames.rate, result.mask.shape)
                         movies[kind].write(self._picture(kind, result), frames.times[number])
                     for kind in parts.keys() & {'index', 'confidence'}:
+                        content = self._encode(kind, result, '.png')
                         with atomic_write(parts[kind] / f'{number:06d}.png') as file:
-                            file.write(self._encode(kind, result))
+                            file.write(content)
                     counts.append(self._count(result.mask))
                     tick()
         except KeyboardInterrupt:
@@ -343,38 +415,79 @@ class _Writer:
         finally:
             for movie in movies.values():
                 movie.close()
+        for kind in movies:  # which says nothing where the disk is full
+            if (got := _frames_of(parts[kind])) != len(counts):
+                raise FileError(
+                    f'the video of {frames.source} has {got} of {len(counts)} frames once it is written: '
+                    'make room, or choose another folder'
+                )
         return counts
 
     def _count(self, mask: Mask) -> Any:
         return np.bincount(mask.ravel(), minlength=len(self.segmenter.classes))
 
-    def _write_areas(self, path: Path, facts: dict[str, Any], pixels: Any, **more: Any) -> None:
+    def _areas(self, facts: dict[str, Any], pixels: Any, **more: Any) -> bytes:
         total = int(pixels.sum())
         classes = [
             {'index': index, 'name': name, 'pixels': int(count), 'share': int(count) / total}
             for index, (name, count) in enumerate(zip(self.segmenter.classes, pixels, strict=True))
         ]
-        write_text(json.dumps({**facts, 'classes': classes, **more}) + '\n', path)
+        return (json.dumps({**facts, 'classes': classes, **more}) + '\n').encode()
 
     def _picture(self, kind: str, result: Segmented) -> Array:
         if kind == 'colour':
             return self.segmenter.colour(result.mask)
         return self.segmenter.overlay(result.image, result.mask)
 
-    def _encode(self, kind: str, result: Any) -> bytes:
-        """Return the bytes of an image file; up to 256 colours are a palette's, which is small and quick to write."""
+    def _encode(self, kind: str, result: Any, suffix: str) -> bytes:
+        """Return the bytes of a .png or .jpg file of a result.
+
+        Raises:
+            Unusable: there is too little memory for it.
+        """
+        file = io.BytesIO()
+        options: dict[str, Any] = {'quality': 90} if suffix == '.jpg' else {'compress_level': 1}
+        try:
+            self._image(kind, result).save(file, 'JPEG' if suffix == '.jpg' else 'PNG', **options)
+        except (MemoryError, OSError, cv2.error) as error:  # Pillow's encoders raise OSError
+            raise Unusable(f'its {kind} cannot be made ({error or "there is too little memory"})') from error
+        return file.getvalue()
+
+    def _image(self, kind: str, result: Any) -> Image.Image:
+        """Return a result as an image; up to 256 colours are a palette's, which is small and quick to write."""
         if kind == 'index':
-            picture = Image.fromarray(result.mask)  # 8 bits, above 256 classes 16
-        elif kind == 'confidence':
-            picture = Image.fromarray(np.rint(result.confidence * 255).astype(np.uint8))
-        elif kind == 'colour' and len(self.segmenter.palette) <= 256:
+            return Image.fromarray(result.mask)  # 8 bits, above 256 classes 16
+        if kind == 'confidence':
+            return Image.fromarray(np.rint(result.confidence * 255).astype(np.uint8))
+        if kind == 'colour' and len(self.segmenter.palette) <= 256:
             picture = Image.fromarray(result.mask)
             picture.putpalette(self.segmenter.palette.tobytes())
-        else:
-            picture = Image.fromarray(self._picture(kind, result))
-        file = io.BytesIO()
-        if kind == 'overlay':
-            picture.save(file, 'JPEG', quality=90)
-        else:
-            picture.save(file, 'PNG', compress_level=1)
-        return file.getvalue()
+            return picture
+        return Image.fromarray(self._picture(kind, result))
+
+
+def _movie(path: Path, rate: float, size: tuple[int, ...]) -> Movie:
+    name = _for_opencv(path)
+    try:
+        return Movie(Path(name), rate, size)
+    except FileError as error:
+        raise Unusable(str(error)) from error
+
+
+def _for_opencv(path: Path | str) -> str:
+    """Return a path as text; given a name that is none, bytes that are not UTF-8, OpenCV ends the process.
+
+    Raises:
+        Unusable: it is none.
+    """
+    if not is_text(str(path)):
+        raise Unusable(f'{path} has a name that is not text in UTF-8, which videos must have: rename it')
+    return str(path)
+
+
+def _frames_of(path: Path) -> int:
+    try:
+        with closing(_Frames(path, None)) as frames:
+            return frames.total or 0
+    except Unusable:
+        return 0

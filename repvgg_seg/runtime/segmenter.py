@@ -21,11 +21,11 @@ from typing import Any, Literal, NamedTuple, NoReturn, overload
 import cv2
 import numpy as np
 
-from ..files import StrPath
+from ..files import FileError, StrPath
 from .backends import Backend, open_model
 from .hub import located
 from .images import Array, read_image
-from .metadata import FITS, Fit
+from .metadata import FITS, Fit, Port
 from .precision import PRECISIONS
 from .prefetch import ahead_of, ordered, until_error
 from .tiling import Confidence, Mask, Route, Size, fitted
@@ -60,13 +60,16 @@ class _Job:
     mask: Mask
     confidence: Confidence | None
     missing: int  # pieces that are not in the mask yet
+    error: Exception | None = None  # why this image cannot be segmented, though it was read
 
     def cut(self) -> Iterable[tuple[Any, Array]]:
         """Yield the pieces, and where each belongs."""
         return self.route.cut(self.image)
 
     def result(self) -> Any:
-        """Return the mask, with its confidence if that was wanted."""
+        """Return the mask, with its confidence if that was wanted; raise why there is none."""
+        if self.error is not None:
+            raise self.error
         return self.mask if self.confidence is None else (self.mask, self.confidence)
 
 
@@ -110,7 +113,7 @@ class Segmenter:
 
     `batch`: how many images run at once, where the file was exported for any number (default: 1).
 
-    `trust`: open a .pt2 file, which can run code of its author (docs/security.md). It is a permission: .onnx and .xml
+    `trust`: open a .pt2 file, which can run code of its author (SECURITY.md). It is a permission: .onnx and .xml
     files, which run no code, open with and without it.
 
     Raises:
@@ -273,7 +276,7 @@ class Segmenter:
             closing(ahead_of(self._run(loaded), ahead)) as jobs,
         ):
             for job in jobs:
-                if isinstance(job, _Failure):
+                if job.error is not None:
                     if on_error is None:
                         raise job.error
                     on_error(job.source, job.error)
@@ -358,6 +361,8 @@ class Segmenter:
                 raise ValueError(
                     f'an image is an array (H, W, {channels}) of uint8{order}, not {image.shape} of {image.dtype}'
                 )
+            if isinstance(image, np.ma.MaskedArray):
+                raise ValueError('an image of a masked array has pixels without a value: pass image.filled(0), or crop')
             shape = image.shape[:2]
             dtype = np.uint8 if len(self.classes) <= 256 else np.uint16
             if out is not None and (out.shape, out.dtype) != (shape, dtype):
@@ -406,19 +411,43 @@ class Segmenter:
         def pieces() -> Iterator[tuple[Any, Any, Array]]:
             for job in until_error(jobs, failure):
                 waiting.append(job)
-                for place, piece in job.cut():
-                    yield job, place, piece
+                try:
+                    for place, piece in job.cut():
+                        yield job, place, piece
+                except Exception as error:  # of this image alone: too little memory to resize it
+                    job.error, job.missing = error, 0
 
         with closing(self._opened().map(self._batches(pieces()))) as results:
             for places, masks in results:
+                self._check_result(masks)
                 for (job, place), mask in zip(places, masks, strict=False):  # what filled up the batch has no place
-                    job.route.paste(place, mask, job.mask, job.confidence, self.metadata.threshold)
-                    job.missing -= 1
+                    if job.error is not None:
+                        continue
+                    try:
+                        job.route.paste(place, mask, job.mask, job.confidence, self.metadata.threshold)
+                        job.missing -= 1
+                    except MemoryError as error:  # to resize the logits
+                        job.error, job.missing = error, 0
                 while waiting and not waiting[0].missing:
                     yield waiting.popleft()
         yield from waiting
         if failure:
             raise failure[0]
+
+    def _check_result(self, masks: Array) -> None:
+        """Refuse what a graph returns that does not do what it says, before it is written into any mask.
+
+        Raises:
+            FileError: it is of another shape or type, or has the index of a class without a name.
+        """
+        promised = self.metadata.result
+        found = Port(str(masks.dtype), (self.metadata.batch and len(masks), *masks.shape[1:]))
+        if found != promised:
+            raise FileError(f'{self.path} returned {found}, and promises {promised}: export the model again')
+        if self.metadata.output == 'classes' and masks.size and masks.max() >= len(self.classes):
+            raise FileError(
+                f'{self.path} returned class {masks.max()}, and names {len(self.classes)}: export the model again'
+            )
 
     def _batches(self, pieces: Iterable[tuple[_Job, Any, Array]]) -> Iterator[tuple[list[tuple[_Job, Any]], Array]]:
         """Yield ([(job, place), ...], (n, H, W, 3)); a fixed batch is filled up with its last piece."""

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +18,10 @@ from ..files import FileError, StrPath, atomic_write
 from .safe_unpickling import allowlist
 
 logger = logging.getLogger(__name__)
+
+# Tensors may share their numbers, such as tied weights, and repeat them, such as one mean for all channels.
+MAX_REPETITION = 16
+MAX_UNFILED = 1 << 26  # bytes
 
 
 class WeightsError(FileError):
@@ -60,17 +65,26 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any, mmap: bool
         return _read_safetensors(file, name, map_location)
     if unsafe:
         logger.warning('%s is loaded with unsafe=True: code inside it runs now', name)
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     try:
         if unsafe:
             checkpoint = torch.load(file, map_location=map_location, weights_only=False)
         else:
+            _check_claim(_unpacked(file), name, size)
             with allowlist():
                 mapped = mmap and head.startswith(b'PK')  # torch maps files by their names, of its newer format alone
                 checkpoint = torch.load(name if mapped else file, map_location, weights_only=True, mmap=mapped)
+    except WeightsError:
+        raise
     except Exception as error:  # a broken file can raise nearly anything: each kind becomes one sentence
         raise WeightsError(_diagnose(error, head, name)) from error
-    if not unsafe and _hides_methods(checkpoint):
-        raise WeightsError(f'{name} replaces methods of its dictionaries, as no training does: do not use it')
+    if not unsafe:
+        contents = _contents(checkpoint)
+        if any(isinstance(value, dict) and _attributes(value).keys() - {'_metadata'} for value in contents):
+            raise WeightsError(f'{name} replaces methods of its dictionaries, as no training does: do not use it')
+        strided = (value for value in contents if isinstance(value, Tensor) and value.layout == torch.strided)
+        _check_claim(sum(tensor.nbytes for tensor in strided), name, size)
     if not isinstance(checkpoint, dict):
         raise WeightsError(
             f'{name} holds a {type(checkpoint).__name__}, not a dictionary: save model.state_dict() instead'
@@ -87,8 +101,8 @@ def not_finite(tree: Any, name: str = '') -> str | None:
     return next((bad for bad in found if bad), None)
 
 
-def _hides_methods(checkpoint: Any) -> bool:
-    """Whether a dictionary inside has attributes, which hide its methods; torch itself adds `_metadata`."""
+def _contents(checkpoint: Any) -> list[Any]:
+    """Return all that a checkpoint holds, at any depth, each once."""
     seen: dict[int, Any] = {}
     todo = [checkpoint]
     while todo:
@@ -96,15 +110,36 @@ def _hides_methods(checkpoint: Any) -> bool:
         if id(value) in seen:
             continue
         seen[id(value)] = value
-        attributes = getattr(value, '__dict__', {})
         if isinstance(value, dict):
-            if attributes.keys() - {'_metadata'}:
-                return True
             todo += dict.values(value)
         elif isinstance(value, (list, tuple, set, frozenset)):
             todo += value
-        todo += attributes.values()
-    return False
+        todo += _attributes(value).values()
+    return list(seen.values())
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object; those of a dictionary hide its methods, and torch itself adds `_metadata`."""
+    return getattr(value, '__dict__', {})
+
+
+def _unpacked(file: BinaryIO) -> int:
+    """Return the bytes that an archive says it unpacks to; torch compresses nothing, but unpacks what is."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return sum(member.file_size for member in archive.infolist())
+    except Exception:  # it is no archive, or a broken one, of which torch says more
+        return 0
+    finally:
+        file.seek(0)
+
+
+def _check_claim(claimed: int, name: str, size: int) -> None:
+    """Refuse a file of so many more numbers than bytes that a copy of them would not fit into any memory."""
+    if claimed > MAX_REPETITION * size + MAX_UNFILED:
+        raise WeightsError(
+            f'{name} claims {claimed / 1e9:,.1f} GB of numbers in {size} bytes, as no training does: do not use it'
+        )
 
 
 def _diagnose(error: Exception, head: bytes, name: str) -> str:

@@ -9,18 +9,13 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from ..files import replace
+from ..files import exclusive, replace
+from ..terminal import label
 from .checkpoint_io import WeightsError
-
-try:
-    import fcntl
-except ImportError:  # Windows: processes that start at once may all download; the last one's file stays
-    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +40,7 @@ def download(url: str, target: Path, verify: Callable[[Path], object], size: int
     part = target.with_name(f'{target.name}.part')
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(part) as file:
+        with exclusive(part) as file:
             if target.exists():  # another process was faster
                 part.unlink()
                 return
@@ -72,19 +67,6 @@ def download(url: str, target: Path, verify: Callable[[Path], object], size: int
         raise WeightsError(f'{url} cannot be downloaded ({getattr(error, "reason", error)})') from error
     except OSError as error:
         raise WeightsError(f'{target} cannot be written ({error.strerror or error})') from error
-
-
-@contextmanager
-def _exclusive(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to append, locked against other processes; the lock ends with the process."""
-    while True:
-        with open(path, 'a+b') as file:
-            if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # The process that had the lock may have renamed or removed the file meanwhile.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                yield file
-                return
 
 
 def _fetch(url: str, file: BinaryIO, size: int | None) -> None:
@@ -152,7 +134,7 @@ def _copy(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(name, total=total, completed=offset)
+        task = progress.add_task(label(name), total=total, completed=offset)
         while True:
             try:
                 chunk = response.read(1 << 18)

@@ -17,6 +17,7 @@ from mmseg.utils import register_all_modules
 from torch import nn
 
 from ..data.masks import read_classes
+from ..image_files import forbid_ghostscript
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.runner import CONFIG_KEY, Runner, config_from_text
 from ..weights.pretrained import Checkpoint
@@ -63,6 +64,7 @@ def load_config(
         ValueError: it is not the config of a `kind`, whose model has a `part`, or an option changes nothing in it.
     """
     path = find_config(path)
+    forbid_ghostscript()  # in whatever reads the images of this config, in processes that are forked from this one too
     try:
         cfg = Config.fromfile(path)
     except SyntaxError as error:

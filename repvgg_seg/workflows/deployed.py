@@ -116,7 +116,7 @@ def converted(path: str | Path, options: dict[str, Any] | None = None) -> Path:
         return path
     folder = (path if path.is_dir() else path.parent) / 'deploy'
     try:
-        report = json.loads((folder / 'report.json').read_text())
+        report = files.parse_json(files.read_text(folder / 'report.json'))
         same_options = report['options'] == json.loads(json.dumps(options or {}))
         if same_options and report['source']['sha256'] == files.sha256(find_checkpoint(path)):
             return folder
@@ -147,7 +147,7 @@ def load_deployed(
     if missing := [path.name for path in (config, weights, report_file) if not path.is_file()]:
         raise FileNotFoundError(f'{folder} holds no {" and no ".join(missing)}: {cure}')
     try:
-        report = json.loads(report_file.read_text())
+        report = files.parse_json(files.read_text(report_file))
         proven = {weights: report['deployed']['sha256']}
         if 'config' in report:  # older ones hold the weights' hash alone
             proven[config] = report['config']['sha256']

@@ -24,7 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from .. import files
+from .. import files, terminal
 from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
 from ..environment import versions
 from ..files import atomic_write
@@ -134,7 +134,8 @@ def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> d
     evaluator = Evaluator([*_listed(cfg.test_evaluator), confusion])
     evaluator.dataset_meta = data.metainfo
     paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
-    results = track(segmenter.stream(paths), f'Segmenting by {path}', len(paths), console=Console(stderr=True))
+    what = terminal.label(f'Segmenting by {path}')
+    results = track(segmenter.stream(paths), what, len(paths), console=Console(stderr=True))
     for index, result in enumerate(results):
         sample = data[index]['data_samples']  # for its labels
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.mask.astype(np.int64))[None])

@@ -9,8 +9,9 @@ from typing import Any
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
-from PIL import ExifTags, Image
+from PIL import ExifTags
 
+from ..image_files import open_image
 from ..runtime.metadata import DECODERS, INTERPOLATIONS, Fit, Preparation
 
 Size = tuple[int, int]  # (H, W)
@@ -76,7 +77,7 @@ def sizes_of_val(cfg: Config, preparation: Preparation) -> dict[Size, float]:
 
 def _shape(path: str, upright: bool) -> Size:
     """Return the (H, W) of an image file."""
-    with Image.open(path) as image:
+    with open_image(path) as image:
         turned = upright and image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
         return (image.width, image.height) if turned else (image.height, image.width)
 

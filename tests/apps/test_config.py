@@ -5,9 +5,11 @@ import json
 import re
 import shutil
 
+import mmcv
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import EpsImagePlugin
 from torch import nn
 
 from repvgg_seg.apps import export
@@ -194,3 +196,11 @@ def test_a_work_directory_is_evaluated_by_itself(trained, tmp_path, capsys) -> N
     assert 'nothing to evaluate: name weights after pspnet_repvgg_a0_demo' in fails(
         capsys, 'test', 'pspnet_repvgg_a0_demo'
     )
+
+
+def test_no_reader_of_a_training_starts_ghostscript(tiny_config, monkeypatch) -> None:
+    monkeypatch.setattr(EpsImagePlugin, 'gs_binary', 'gs')  # as where it is installed
+    load_config(tiny_config)
+    eps = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n'
+    with pytest.raises(OSError, match='Unable to locate Ghostscript'):
+        mmcv.imfrombytes(eps, flag='unchanged', backend='pillow')

@@ -2,15 +2,21 @@
 
 import io
 import itertools
+import subprocess
 import warnings
 
 import cv2
 import mmcv
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import BmpImagePlugin, Image
 
+from repvgg_seg import image_files
+from repvgg_seg.data.masks import convert_masks
+from repvgg_seg.data.samples import damage, examine
+from repvgg_seg.data.train_ids import convert
 from repvgg_seg.files import FileError
+from repvgg_seg.pretrain.transforms import decode
 from repvgg_seg.runtime import images
 from repvgg_seg.runtime.images import read_image
 from tests.local_graph import images as noise
@@ -110,7 +116,7 @@ def test_an_older_pillow_opens_sixteen_bits_as_thirty_two(tmp_path, monkeypatch)
     opened = Image.open(tmp_path / 'x.png')
     old = opened.convert('I')
     old.format = 'PNG'
-    monkeypatch.setattr(images, '_open', lambda path: old)
+    monkeypatch.setattr(images, 'open_image', lambda path: old)
     assert np.array_equal(read_image(tmp_path / 'x.png')[..., 1], RGB[..., 0])
 
 
@@ -124,7 +130,7 @@ def broken(name: str) -> bytes:
     ('content', 'message'),
     [
         (b'', r'x is empty: copy it again'),
-        (b'hello', r'x is not an image of a known format'),
+        (b'hello', r'x is not an image of a known format \(AVIF, BMP, .*, WEBP\)$'),
         (broken('JPEG'), r'x cannot be read, it is damaged or cut short \(image file is truncated'),
         (broken('PNG'), r'x cannot be read, it is damaged or cut short'),
         (broken('BMP'), r'x cannot be read, it is damaged or cut short'),
@@ -150,7 +156,7 @@ def test_what_cannot_be_read_is_reported(tmp_path, monkeypatch) -> None:
     with pytest.raises(FileError, match='32 bits a pixel'):
         read_image(tmp_path / 'x.tif')
     Image.fromarray(RGB).save(tmp_path / 'x.png')
-    monkeypatch.setattr(images, 'MAX_PIXELS', 67 * 45 - 1)
+    monkeypatch.setattr(image_files, 'MAX_PIXELS', 67 * 45 - 1)
     with pytest.raises(FileError, match=r'claims 67x45 pixels, more than are decoded at once'):
         read_image(tmp_path / 'x.png')
 
@@ -162,3 +168,60 @@ def test_pillows_own_limit_does_not_count_and_stays(tmp_path, monkeypatch) -> No
         warnings.simplefilter('error')
         assert np.array_equal(read_image(tmp_path / 'x.png'), RGB)
     assert Image.MAX_IMAGE_PIXELS == 9
+
+
+EPS = b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\nshowpage\n%%EOF\n'
+
+
+def mask_reader(path) -> None:
+    (path.parent / 'classes.json').write_text(
+        '{"classes": [{"name": "a", "color": [0, 0, 0]}, {"name": "b", "color": [1, 1, 1]}]}'
+    )
+    convert_masks(path.parent / 'classes.json', path.parent, path.parent.parent / 'masks', workers=1)
+
+
+def sample_reader(path) -> None:
+    sample = examine((str(path), str(path)))
+    assert sample.image_fault == sample.mask_fault == damage(str(path))
+    raise ValueError(sample.image_fault)
+
+
+READERS = {
+    'image': read_image,
+    'mask of colours': mask_reader,
+    'sample': sample_reader,
+    'training mask': lambda path: convert(str(path)),
+    'pretraining': lambda path: decode(path.read_bytes(), str(path)),
+}
+
+
+@pytest.mark.parametrize('reader', READERS)
+def test_no_reader_starts_an_interpreter_whatever_the_name_says(reader, tmp_path, monkeypatch) -> None:
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, 'check_call', lambda *args, **_: started.append(args))
+    (tmp_path / 'in').mkdir()
+    path = tmp_path / 'in/x.png'
+    path.write_bytes(EPS)
+    assert Image.open(path).format == 'EPS'  # Pillow itself would read it, and run it
+    with pytest.raises(ValueError, match=r'is not an image|cannot be (decoded|converted).*cannot identify image file'):
+        READERS[reader](path)
+    assert not started
+
+
+@pytest.mark.parametrize('reader', READERS)
+def test_a_bomb_is_refused_and_too_little_memory_is_no_damage(reader, tmp_path, monkeypatch) -> None:
+    (tmp_path / 'in').mkdir()
+    path = tmp_path / 'in/x.bmp'
+    Image.fromarray(RGB[..., 0] // 8).save(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(image_files, 'MAX_PIXELS', 67 * 45 - 1)
+        with pytest.raises(ValueError, match='claims 67x45 pixels, more than are decoded at once'):
+            READERS[reader](path)
+    if reader in ('image', 'mask of colours', 'sample'):
+        monkeypatch.setattr(BmpImagePlugin.BmpImageFile, 'load', too_little_memory)
+        with pytest.raises(ValueError, match='needs more memory than is free here'):
+            READERS[reader](path)
+
+
+def too_little_memory(_: object) -> None:
+    raise MemoryError

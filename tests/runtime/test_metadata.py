@@ -89,6 +89,7 @@ def test_images_of_other_channels_are_reported(mean) -> None:
         ({'input': [1, 64, True, 3]}, 'no valid size'),
         ({'output': 'boxes'}, "no valid output: 'boxes'"),
         ({'precision': 'int4'}, "no valid precision: 'int4'"),
+        ({'precision': ['fp32']}, 'no valid precision'),
         ({'source': {'file': 'x'}}, 'no valid source'),
         ({'threshold': '0.3'}, "no valid threshold: '0.3'"),
         ({'fit': 'crop'}, "no valid fit: 'crop'"),

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 from repvgg_seg import Segmenter
+from repvgg_seg.files import atomic_write, beside, sweep
 from repvgg_seg.runtime import predict as prediction
 from repvgg_seg.runtime.predict import OUTPUTS, find_inputs, predict, share
 from tests.conftest import tool
@@ -325,7 +327,8 @@ def interrupt_after(frames: int):
 
 
 def test_a_camera_runs_until_ctrl_c_and_its_files_are_whole(here, local_files, monkeypatch) -> None:
-    monkeypatch.setattr(cv2, 'VideoCapture', Camera)
+    opened = cv2.VideoCapture
+    monkeypatch.setattr(cv2, 'VideoCapture', lambda source: Camera(source) if source == 0 else opened(source))
     monkeypatch.setattr(prediction.Progress, 'advance', interrupt_after(5))
     assert tool('predict')([str(local_files['.xml']), '0', '--out', 'out', '--save', 'index', 'overlay']) == 0
     assert files(here / 'out') == {
@@ -341,8 +344,9 @@ def test_a_video_that_is_interrupted_leaves_nothing_and_is_done_anew(here, local
         patch.setattr(prediction.Progress, 'advance', interrupt_after(2))
         assert tool('predict')(argv) == 130
     assert files(here / 'out') == {'predict.json'}
-    (here / 'out/index/.part-trip.avi').mkdir(parents=True)  # of a run that was killed
-    (here / 'out/index/.part-trip.avi/000099.png').touch()
+    part = beside(here / 'out/index/trip.avi', 'part.avi')  # of a run that was killed
+    part.mkdir(parents=True)
+    (part / '000099.png').touch()
     assert tool('predict')(argv) == 0
     assert len(files(here / 'out/index')) == 5
 
@@ -354,7 +358,7 @@ def test_a_disk_that_is_full_is_no_unreadable_file(here, local_files, monkeypatc
     shutil.rmtree(here / 'out/index')
     (here / 'out/index').write_text('in the way')
     assert tool('predict')(argv) == 2
-    assert 'x.png.png cannot be written' in capsys.readouterr().err
+    assert 'out/index cannot be made a folder' in capsys.readouterr().err
 
 
 def test_folders_of_somebody_else_are_left_alone(here, local_files, capsys) -> None:
@@ -369,7 +373,7 @@ def test_summary_counts(here, local_files) -> None:
     save(here / 'x.png')
     inputs = find_inputs(['.'], here / 'out')
     summary = predict(Segmenter(local_files['.xml']), inputs, here / 'out', quiet=True)
-    assert (summary.segmented, summary.finished, summary.unreadable) == (1, 0, {})
+    assert (summary.segmented, summary.finished, summary.left_out) == (1, 0, {})
 
 
 # ---- confidence
@@ -415,3 +419,109 @@ def test_frames_have_confidences_too(here) -> None:
     inputs = find_inputs([str(movie(here / 'trip.avi', images(64, 96, 3)))], here / 'out')
     predict(Segmenter(path), inputs, here / 'out', save=['confidence'], quiet=True)
     assert len(list((here / 'out/confidence/trip.avi').glob('*.png'))) == 3
+
+
+# ---- hostile names and videos
+
+
+def test_one_file_never_ends_a_run(here, local_files, capsys) -> None:
+    model, long = str(local_files['.xml']), 'n' * 245
+    for name in ('a.png', f'{long}.png', f'{long}1234.png', 'wide.png', '\x1b[2K\nerror: forged.png', 'z.png'):
+        save(here / 'in' / name, np.zeros((1, 65_501, 3), np.uint8) if name == 'wide.png' else IMAGE)
+    assert tool('predict')([model, 'in', '--out', 'out', '--save', 'index', 'overlay']) == 1
+    done, (listed,) = capsys.readouterr(), [f'{long}1234.png']
+    assert '5 images segmented' in done.out
+    assert f'{listed}.png cannot be written (File name too long): rename what it is made of' in done.err
+    assert '\x1b' not in done.err and not re.search('^error:', done.err, re.M)
+    assert Image.open('out/overlay/wide.png.png').size == (65_501, 1)
+    assert f'{long}.png.png' in os.listdir('out/index')
+    assert tool('predict')([model, 'in', '--out', 'out', '--save', 'index', 'overlay']) == 1
+    assert '0 images segmented in openvino, 5 inputs were finished before' in capsys.readouterr().out
+    assert tool('predict')([model, 'in/wide.png', '--out', 'out', '--save', 'overlay', '--overwrite']) == 0
+    assert '1 images segmented' in capsys.readouterr().out
+
+
+def test_what_an_encoder_refuses_is_not_blamed_on_the_disk(here, local_files, monkeypatch, capsys) -> None:
+    save(here / 'x.png')
+    monkeypatch.setattr(prediction, 'JPEG_SIDE', 10**6)
+    save(here / 'wide.png', np.zeros((1, 65_501, 3), np.uint8))
+    assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out', '--save', 'overlay']) == 1
+    done = capsys.readouterr()
+    assert f'left out: {here}/wide.png: its overlay cannot be made' in done.err and '1 images segmented' in done.out
+    assert files(here / 'out') == {'predict.json', 'overlay/x.png.jpg'}
+
+
+def test_a_cut_video_is_told_and_done_again(here, local_files, capsys) -> None:
+    whole = movie(here / 'whole.avi', images(64, 96, 60)).read_bytes()
+    video = here / 'in/[/red]/trip.avi'  # a name that rich would take for markup
+    video.parent.mkdir(parents=True)
+    video.write_bytes(whole[: len(whole) * 9 // 20])
+    argv = [str(local_files['.xml']), str(here / 'in'), '--out', 'out', '--save', 'area']
+    assert tool('predict')(argv) == 1
+    done = capsys.readouterr()
+    [frames] = re.findall(r'trip\.avi is cut short or damaged, (\d+) of about 60 frames can be read', done.err)
+    assert 20 < int(frames) < 30 and files(here / 'out') == {'predict.json'}
+    assert tool('predict')([*argv, '--frames', frames]) == 0  # its cure
+    shutil.rmtree(here / 'out')
+    assert tool('predict')(argv) == 1
+    video.write_bytes(whole)
+    assert tool('predict')(argv) == 0
+    assert json.loads((here / 'out/area/[/red]/trip.avi.json').read_text())['frames'] == 60
+
+
+def test_a_video_whose_name_is_no_text_is_left_out(here, local_files, capsys) -> None:
+    movie(here / 'trip.avi', images(64, 96, 2)).rename(os.fsdecode(b'\xff.avi'))
+    movie(here / 'trip.avi', images(64, 96, 2))
+    assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out', '--save', 'area']) == 1
+    done = capsys.readouterr()
+    assert r'\udcff.avi has a name that is not text in UTF-8' in done.err and '2 images segmented' in done.out
+
+
+class FullDisk:
+    """A writer of videos that fails as OpenCV's does: without a word."""
+
+    fourcc = staticmethod(cv2.VideoWriter.fourcc)
+
+    def __init__(self, path: str, *_: object) -> None:
+        self.path = Path(path)
+
+    def isOpened(self) -> bool:
+        return True
+
+    def write(self, frame: np.ndarray) -> None:
+        self.path.write_bytes(b'half a video')
+
+    def release(self) -> None: ...
+
+
+def test_a_video_that_was_not_written_whole_is_an_error(here, local_files, monkeypatch, capsys) -> None:
+    movie(here / 'trip.avi', images(64, 96, 2))
+    monkeypatch.setattr(cv2, 'VideoWriter', FullDisk)
+    assert tool('predict')([str(local_files['.xml']), 'trip.avi', '--out', 'out']) == 2
+    assert 'trip.avi has 0 of 2 frames once it is written: make room' in capsys.readouterr().err
+    assert files(here / 'out') == {'predict.json'}
+
+
+def test_two_at_once_share_the_work(here, local_files) -> None:
+    for n in range(4):
+        save(here / f'in/{n}.png')
+    movie(here / 'in/trip.avi', images(64, 96, 5))
+    inputs = find_inputs(['in'], here / 'out')
+    with ThreadPoolExecutor(2) as pool:
+        segmenters = [Segmenter(local_files['.xml']) for _ in range(2)]
+        both = list(pool.map(lambda s: predict(s, inputs, here / 'out', quiet=True), segmenters))
+    assert not any(summary.left_out for summary in both)
+    assert sum(summary.segmented for summary in both) <= 4 + 4 + 5  # the video once
+    predict(segmenters[0], inputs, here / 'alone', quiet=True)
+    assert files(here / 'out') == files(here / 'alone')
+    for name in files(here / 'alone'):
+        assert (here / 'out' / name).read_bytes() == (here / 'alone' / name).read_bytes(), name
+
+
+def test_what_a_killed_run_left_is_removed_and_what_another_writes_is_not(here) -> None:
+    (here / 'out').mkdir()
+    (here / 'out/.0123.tmp').write_bytes(b'of a killed run')
+    with atomic_write(here / 'out/x') as file:
+        file.write(b'whole')
+        sweep(here / 'out', abandoned_s=-1)
+    assert files(here / 'out') == {'x'}

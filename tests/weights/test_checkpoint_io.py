@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 
@@ -234,6 +235,9 @@ def test_full_disk_while_torch_writes(tmp_path, monkeypatch):
 
         write = full_disk
 
+        def fileno(self):
+            return self.file.fileno()
+
     monkeypatch.setattr(files, 'open', Full, raising=False)
     with pytest.raises(FileError, match='cannot be written'):
         write_checkpoint(TENSORS, tmp_path / 'x.pth')
@@ -246,3 +250,25 @@ def test_weights_need_no_openmmlab():
         'sys.exit(any(name.split(".")[0] in ("mmengine", "mmcv", "mmseg", "rich") for name in sys.modules))'
     )
     assert subprocess.run([sys.executable, '-c', code], cwd=Path(__file__).parents[2]).returncode == 0
+
+
+def test_numbers_that_would_fill_any_memory_are_refused(tmp_path):
+    path = tmp_path / 'x.pth'
+    torch.save({'state_dict': {'a': torch.zeros(1).expand(10**11)}}, path)  # 400 GB
+    assert path.stat().st_size < 2000
+    with pytest.raises(WeightsError, match=r'x\.pth claims 400\.0 GB of numbers in \d+ bytes, as no training does'):
+        read_checkpoint(path)
+    torch.save({'a': TENSORS['a'], 'tied': TENSORS['a'], 'mean': torch.ones(1).expand(1000)}, path)
+    assert read_checkpoint(path)['mean'].shape == (1000,)
+
+
+def test_an_archive_that_unpacks_to_more_than_it_is_is_refused(tmp_path):
+    torch.save({'a': torch.zeros(1 << 25)}, tmp_path / 'x.pth')
+    with (
+        zipfile.ZipFile(tmp_path / 'x.pth') as old,
+        zipfile.ZipFile(tmp_path / 'bomb.pth', 'w', zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(WeightsError, match=r'bomb\.pth claims 0\.1 GB of numbers in \d+ bytes'):
+        read_checkpoint(tmp_path / 'bomb.pth')
