@@ -20,7 +20,8 @@ ROOMS: dict[str, set[str]] = {
     'pretrain': {'models', 'weights'},
     'deploy': {'models', 'weights', 'runtime'},
     'openmmlab': {'models', 'weights', 'data', 'pretrain', 'deploy'},
-    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab'},
+    'report': set(),
+    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab', 'report'},
     'benchmarks': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab', 'apps'},
 }
 OPENMMLAB = {'mmseg', 'mmengine', 'mmcv'}

@@ -15,8 +15,8 @@ from torchvision import transforms as pil_transforms
 from ..files import walk
 from ..pretrain.objective import MEAN, STD, normalise
 from ..pretrain.transforms import decode, train_transform
+from ..timing import measure_latency
 from .report import THROUGHPUT, Row
-from .timing import measure_latency
 
 SUFFIXES = {'.jpg', '.jpeg', '.png'}
 
