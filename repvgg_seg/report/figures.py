@@ -32,6 +32,12 @@ STYLE = {
 Curve = tuple[Sequence[int], Sequence[float]]  # steps and values
 
 
+def printable(text: str) -> str:
+    """Return text that may stand in HTML: without control characters, and without bytes that are no text."""
+    unwanted = r'[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]'
+    return re.sub(unwanted, '\ufffd', text)
+
+
 def svg(figure: Figure, name: str, title: str) -> Markup:
     """Return a figure as an element; `name` keeps its ids apart from those of others, `title` is read aloud."""
     buffer = io.StringIO()
@@ -81,14 +87,8 @@ def bars(rows: Mapping[str, Sequence[Mapping[str, Any]]], palette: Sequence[Sequ
             text = 'not in the labels' if np.isnan(value) else f'{value:.1f}'
             axes.text(np.nan_to_num(value) + 1.5, y, text, va='center')
         for number, form in enumerate(others, 1):
-            axes.plot(
-                [ious[form][i] for i in order],
-                range(len(order)),
-                'D',
-                markersize=4,
-                color=LINES[number % len(LINES)],
-                label=form,
-            )
+            values, colour = [ious[form][i] for i in order], LINES[number % len(LINES)]
+            axes.plot(values, range(len(order)), 'D', markersize=4, color=colour, label=_short(form, 40))
         axes.set_yticks(range(len(order)), [_short(rows[first][i]['class']) for i in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.set_xlim(0, 115)
@@ -124,4 +124,4 @@ def matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], name: str
 
 
 def _short(text: str, length: int = 22) -> str:
-    return text if len(text) <= length else f'{text[: length - 1]}…'
+    return printable(text if len(text) <= length else f'{text[: length - 1]}…')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +52,7 @@ def render(contents: Contents) -> str:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_printable,
+        finalize=lambda value: figures.printable(value) if type(value) is str else value,
     )
     proofs = [*_conversion(contents), *_exports(contents)]
     drawn = _curves(contents.training)
@@ -82,17 +81,6 @@ def render(contents: Contents) -> str:
         css=Markup((FOLDER / 'page.css').read_text(encoding='utf-8')),
         script=Markup((FOLDER / 'page.js').read_text(encoding='utf-8')),
     )  # fmt: skip
-
-
-def _printable(value: Any) -> Any:
-    """Return text that may stand in HTML: without control characters, and without bytes that are no text."""
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return (
-        re.sub(r'[\x00-\x08\x0b-\x1f\x7f-\x9f\ufdd0-\ufdef\ufffe\uffff]', '\ufffd', value)
-        .encode(errors='replace')
-        .decode()
-    )
 
 
 def _facts(contents: Contents) -> list[tuple[str, str]]:
