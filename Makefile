@@ -25,7 +25,7 @@ RUNTIME := numpy|opencv-python-headless|openvino|openvino-telemetry|packaging|pi
 SAY := @printf '\n\033[1m== %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock doctor clean
+.PHONY: help setup demo test lint format lock doctor tables gpu clean
 
 help:
 	@echo 'make demo     set up, then generate street scenes, train a PSPNet, deploy it, evaluate both forms, draw overlays'
@@ -34,6 +34,8 @@ help:
 	@echo 'make lint     ruff and mypy'
 	@echo 'make format   put the code into the house format'
 	@echo 'make doctor   say what is installed, on which devices, and what is wrong with it'
+	@echo 'make gpu      on a machine with a GPU: what is right and how fast it is there, in results/gpu.json'
+	@echo 'make tables   renew the tables of README.md and docs/ from results/'
 	@echo 'make lock     renew requirements.lock from setup.cfg (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, caches and the demo'
 	@echo
@@ -84,6 +86,12 @@ lint: $(READY)
 format: $(READY)
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+
+gpu: $(READY)
+	$(PY) -m repvgg_seg benchmark gpu --json results/gpu.json
+
+tables: $(READY)
+	$(PY) -m repvgg_seg.benchmarks.tables
 
 doctor: $(READY)
 	$(PY) -m repvgg_seg.doctor

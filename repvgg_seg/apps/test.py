@@ -17,6 +17,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ from rich.progress import track
 from .. import files
 from ..cli import add_runner_options, add_trust
 from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
-from ..environment import versions
+from ..environment import cpu, versions
 from ..files import atomic_write
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..openmmlab.runner import Runner
@@ -323,6 +324,8 @@ def facts_of(results: Results, cfg: Config, weights: Mapping[str, Path]) -> dict
     rows = class_rows(results, DATASETS.build(cfg.test_dataloader.dataset).metainfo['classes'])
     return {
         'config': {'file': cfg.filename and str(cfg.filename), 'text': cfg.pretty_text},
+        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else cpu()[0],
         'versions': versions(),
         'results': {
             form: {

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from repvgg_seg.report import pictures
 from repvgg_seg.report.page import Contents, render
 from repvgg_seg.report.pictures import Extremes, Segmented, draw
 from repvgg_seg.report.training import Training
@@ -150,13 +151,15 @@ def test_a_page_without_anything_but_records_is_short() -> None:
     assert 'Learning curves' in page and 'Accuracy' not in page and '<img' not in page
 
 
-def test_pictures_are_as_large_as_the_page_may_be() -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (1100, 1100, 3), np.uint8)
+def test_pictures_are_as_large_as_the_page_may_be(monkeypatch) -> None:
+    monkeypatch.setattr(pictures, 'LONGEST_SIDES', (64, 32))
+    noise = np.random.default_rng(0).integers(0, 256, (80, 80, 3), np.uint8)
     one = Segmented('n', 'n', 1.0, noise[..., 0] % 3, noise[..., 1] % 3, noise[..., 2])
-    [small] = draw([one], lambda path: noise[:30, :30], PALETTE)
-    assert (small.width, small.height) == (1024, 1024)
-    pictures = draw([one] * 6, lambda path: noise, PALETTE)
-    assert pictures[0].width < 1024 and sum(picture.bytes for picture in pictures) < 3_500_000
+    [small] = draw([one], lambda path: noise, PALETTE)
+    assert (small.width, small.height) == (64, 64)
+    monkeypatch.setattr(pictures, 'MAX_BYTES', small.bytes - 1)
+    [smaller] = draw([one], lambda path: noise, PALETTE)
+    assert smaller.width == 32 and smaller.bytes < small.bytes
 
 
 # ---- in a browser
