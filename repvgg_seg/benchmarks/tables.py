@@ -6,8 +6,9 @@ A table stands between two comments, and says what it is made from:
     <!-- end of table -->
 
 `rows` names the fields of a result (what, variant, runtime, metric) that make a row of the table; the others make its
-columns, and figures that fall into one cell stand beside each other. `without` is a regular expression: what it finds in
-a row's what, variant, runtime and metric is left out. Below the table stand machine, date, versions and command.
+columns, and figures that fall into one cell stand beside each other. `without` is a regular expression: results are
+left out where it finds something in what, variant, runtime and metric. Below the table stand machine, date, versions
+and command.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ def test_evaluations_and_conversions_are_results_too(root) -> None:
     assert '| net | 55.5 % |' in text and 'CPU, 2026-01-02: `repvgg-seg test configs/net.py' in text
     del facts['device']  # as it was written before
     (root / 'results/test.json').write_text(json.dumps(facts))
-    with pytest.raises(ValueError, match=r"test.json cannot be read \('device'\): measure it anew"):
+    with pytest.raises(ValueError, match=r"test\.json cannot be read \('device'\): measure it anew"):
         tables.renew(page(root, 'results/test.json; rows: what; metrics: mIoU'), root)
 
 
@@ -87,12 +87,12 @@ def test_what_cannot_be_made_is_named(root) -> None:
         tables.renew(page(root, 'results/r.json; rows: what; metrics: throughput'), root)
     with pytest.raises(ValueError, match='a table has rows, metrics and without, and no sort'):
         tables.renew(page(root, 'results/r.json; rows: what; metrics: work; sort: up'), root)
-    with pytest.raises(FileNotFoundError, match='gone.json'):
+    with pytest.raises(FileNotFoundError, match=r'gone\.json'):
         tables.renew(page(root, 'results/gone.json; rows: what; metrics: work'), root)
     (root / 'results/old.json').write_text('{"benchmark": "peers", "rows": []}')
-    with pytest.raises(ValueError, match=r'old.json cannot be read \(a report of a benchmark has benchmark, command'):
+    with pytest.raises(ValueError, match=r'old\.json cannot be read \(a report of a benchmark has benchmark, command'):
         tables.renew(page(root, 'results/old.json; rows: what; metrics: work'), root)
     path = page(root, 'results/r.json; rows: what; metrics: work')
     path.write_text(path.read_text().replace('end of table', 'end'))
-    with pytest.raises(ValueError, match=r"page.md: a table that begins with .* does not end with '<!-- end of table"):
+    with pytest.raises(ValueError, match=r"page\.md: a table that begins with .* does not end with '<!-- end of table"):
         tables.renew(path, root)
