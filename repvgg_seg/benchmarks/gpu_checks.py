@@ -187,6 +187,7 @@ def processes(config: str, folder: Path) -> list[Row]:
         'train_cfg.val_interval=4',
         'train_dataloader.batch_size=2',
     ]
+    draw = ['repvgg_seg', 'demo-data', '--out', str(data), '--train', '8', '--val', '2']
     for number in range(1, max(1, min(2, torch.cuda.device_count())) + 1):
         work_dir = folder / f'processes{number}'
         commands = (
@@ -219,8 +220,8 @@ def exported(config: str, size: tuple[int, int], folder: Path) -> list[Row]:
         graph = InferenceGraph(fold_norms(segmentor).to(device()))
         expected = graph(images.to(device())).cpu()
     rows = []
-    for to, engine, precision in (('onnx', 'onnxruntime', 'fp32'), ('onnx', 'onnxruntime', 'fp16'),
-                                  ('exported-program', 'torch', 'fp32'), ('exported-program', 'torch', 'bf16')):  # fmt: skip
+    kinds = {'onnx': ('onnxruntime', 'fp32', 'fp16'), 'exported-program': ('torch', 'fp32', 'bf16')}
+    for to, engine, precision in ((to, engine, each) for to, (engine, *rest) in kinds.items() for each in rest):
         if any(importlib.util.find_spec(name) is None for name in TARGETS[to].packages):
             continue
         path = folder / f'{engine}_{precision}{TARGETS[to].suffix}'
