@@ -108,15 +108,11 @@ def _config(folder: Path, training: Training, options: dict[str, Any]) -> tuple[
 
 def _state(training: Training, cfg: Config | None) -> str:
     loop = (cfg and cfg.get('train_cfg')) or {}
-    if not training.steps:
-        return 'The records of the training are not there'
     if 'max_iters' not in loop:
         return f'{training.last_step} iterations were recorded'
     done = min(training.last_step, loop['max_iters'])
-    # Not every iteration is recorded.
-    ended = any(record['step'] >= loop['max_iters'] for record in training.evaluations) or done == loop['max_iters']
-    return f'{done if not ended else loop["max_iters"]} of {loop["max_iters"]} iterations' + (
-        '' if ended else ': interrupted, or still at it'
+    return f'{done} of {loop["max_iters"]} iterations' + (
+        '' if done == loop['max_iters'] else ': interrupted, or still at it'
     )
 
 
@@ -127,7 +123,6 @@ def _evaluated(cfg: Config, checkpoint: str, args: argparse.Namespace) -> dict[s
     extremes = Extremes(max(1, args.images))
     meta = metainfo(cfg.test_dataloader.dataset)
     original = copy.deepcopy(cfg)
-    weights = {'train-time': Path(resolve(checkpoint))}
     with tempfile.TemporaryDirectory(prefix='report-') as work_dir:
         try:
             results: Results = evaluate(
@@ -135,13 +130,14 @@ def _evaluated(cfg: Config, checkpoint: str, args: argparse.Namespace) -> dict[s
             )
         except FileNotFoundError as error:
             return {'notes': [f'Nothing was evaluated: {error}.']}
+    weights = dict.fromkeys(results, Path(resolve(checkpoint)))
     for path in args.model_files:
         results[path] = evaluate_file(copy.deepcopy(original), path, trust=args.trust)
         weights[path] = Path(path)
     loader = next(inner_data_sets(original.test_dataloader.dataset)).pipeline[0]
     pictures = draw([*extremes.worst, *extremes.best][: 2 * args.images], reader(loader), meta['palette'])
     latencies: dict[str, Latency] = {}
-    if args.model_files:
+    if args.model_files and extremes.kept:
         image = reader(loader)(extremes.worst[0].path)
         segmenters = {path: Segmenter(path, trust=args.trust) for path in args.model_files}
         latencies = measure_latency(

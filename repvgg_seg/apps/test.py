@@ -124,6 +124,7 @@ class Confusion(BaseMetric):
     The counts are in `matrix` (classes, classes) after an evaluation, and None where there are no labels.
     """
 
+    default_prefix = 'confusion'  # without one mmengine warns
     matrix: np.ndarray[Any, Any] | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ class Training:
     steps: list[Record]  # with 'loss'
     evaluations: list[Record]  # with 'mIoU' and the like
     config: Path | None
+    saved: list[int] = field(default_factory=list)  # steps of checkpoints
 
     @property
     def last_step(self) -> int:
-        """How far it came."""
-        return max((int(record['step']) for record in self.steps), default=0)
+        """How far it came, as far as is known: not every step is recorded."""
+        return max([*self.saved, *(int(record['step']) for record in (*self.steps, *self.evaluations))], default=0)
 
 
 def read_training(folder: Path) -> Training:
@@ -49,6 +51,7 @@ def read_training(folder: Path) -> Training:
         [record for record in records if 'loss' in record],
         [record for record in records if 'loss' not in record],
         configs[-1] if configs else None,
+        [int(found[1]) for path in folder.glob('iter_*.pth') if (found := re.fullmatch(r'iter_(\d+)', path.stem))],
     )
 
 
@@ -81,19 +84,22 @@ def read_reports(folder: Path, model_files: Iterable[Path]) -> dict[str, Any]:
     'conversion' is that of the converter, or None; 'exports' has that of each file by its path.
 
     Raises:
-        ValueError: one of them is damaged.
+        ValueError: one of them is damaged, or of an older version.
     """
     converted = folder / 'report.json'
     beside = [path.with_name(f'{path.name}.report.json') for path in model_files]
     paths = dict.fromkeys([*beside, *sorted(folder.glob('*.report.json'))])
     return {
-        'conversion': _json(converted) if converted.is_file() else None,
-        'exports': {str(path).removesuffix('.report.json'): _json(path) for path in paths if path.is_file()},
+        'conversion': _json(converted, 'verification') if converted.is_file() else None,
+        'exports': {str(path).removesuffix('.report.json'): _json(path, 'parity') for path in paths if path.is_file()},
     }
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path, part: str) -> Any:
     try:
-        return json.loads(read_text(path))
+        report = json.loads(read_text(path))
+        if not (isinstance(report, dict) and part in report):
+            raise ValueError(f'it has no {part}')
+        return report
     except ValueError as error:
         raise ValueError(f'{path} is damaged ({error}): convert or export again') from error

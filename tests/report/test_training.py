@@ -28,6 +28,8 @@ def test_of_a_resumed_training_counts_what_counts_in_the_end(tmp_path) -> None:
     assert curves(training.steps, ['loss']) == {'loss': ([1, 2, 3, 4], [9.0, 9.0, 5.0, 4.0])}
     assert curves(training.evaluations, ['mIoU']) == {'mIoU': ([4], [2.0])}
     assert training.last_step == 4 and training.config is None
+    (tmp_path / 'iter_6.pth').touch()
+    assert read_training(tmp_path).last_step == 6
 
 
 def test_a_folder_without_a_training_is_refused(tmp_path) -> None:
@@ -43,3 +45,6 @@ def test_a_damaged_report_is_named(tmp_path) -> None:
     (tmp_path / 'model.onnx.report.json').write_text('{')
     with pytest.raises(ValueError, match=r'model.onnx.report.json is damaged .*: convert or export again'):
         read_reports(tmp_path, [tmp_path / 'model.onnx'])
+    (tmp_path / 'model.onnx.report.json').write_text('{"file": "model.onnx"}')
+    with pytest.raises(ValueError, match=r'is damaged \(it has no parity\)'):
+        read_reports(tmp_path, [])
