@@ -38,16 +38,20 @@ def printable(text: str) -> str:
     return re.sub(unwanted, '\ufffd', text)
 
 
-def svg(figure: Figure, name: str, title: str) -> Markup:
-    """Return a figure as an element; `name` keeps its ids apart from those of others, `title` is read aloud."""
+def svg(figure: Figure, name: str, title: str, *, fixed: bool = False) -> Markup:
+    """Return a figure as an element; `name` keeps its ids apart from those of others, `title` is read aloud.
+
+    It is as wide as the page lets it be, within limits, or, if `fixed`, as it was drawn.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
     text = re.sub(r'<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->', '', buffer.getvalue(), flags=re.DOTALL)
     text = re.sub(r'(\bid="|url\(#|href="#)', rf'\g<1>{name}-', text[text.index('<svg') :])
     width, height = (72 * float(inches) for inches in figure.get_size_inches())
+    limits = (1.33 * width, 1.33 * width) if fixed else (min(width, 320), 1.4 * width)
     opening = (
         f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {width:g} {height:g}" '
-        f'style="stroke-linejoin: round; min-width: {min(width, 320):g}px; max-width: {1.4 * width:g}px">'
+        f'style="stroke-linejoin: round; min-width: {limits[0]:g}px; max-width: {limits[1]:g}px">'
     )
     text = opening + text.partition('>')[2]
     for stand_in, colour in _COLOURS.items():
@@ -105,9 +109,9 @@ def matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], name: str
     totals = counts.sum(1, keepdims=True)
     shares = np.divide(counts, totals, out=np.zeros_like(counts), where=totals > 0)
     number, few = len(classes), len(classes) <= 30
-    side = number * (0.34 if few else 0.17)
+    side = max(1.2, number * (0.34 if few else 0.17)) + 2.6  # room for the names
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(side + 2, side + 2), layout='constrained')
+        figure = Figure(figsize=(side, side), layout='constrained')
         axes = figure.subplots()
         pixels = np.zeros((number, number, 4))
         pixels[..., :3] = [0.25, 0.5, 0.91]
@@ -120,7 +124,8 @@ def matrix(confusion: Sequence[Sequence[int]], classes: Sequence[str], name: str
         axes.set_yticks(range(number), [_short(each) for each in classes], fontsize=size)
         axes.set_xlabel('prediction')
         axes.set_ylabel('truth')
-        return svg(figure, name, 'Confusion matrix: of each class the share of its pixels that is taken for each class')
+        title = 'Confusion matrix: of each class the share of its pixels that is taken for each class'
+        return svg(figure, name, title, fixed=True)
 
 
 def _short(text: str, length: int = 22) -> str:
