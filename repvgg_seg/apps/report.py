@@ -123,23 +123,21 @@ def _evaluated(cfg: Config, checkpoint: str, args: argparse.Namespace) -> dict[s
     extremes = Extremes(max(1, args.images))
     meta = metainfo(cfg.test_dataloader.dataset)
     original = copy.deepcopy(cfg)
-    with tempfile.TemporaryDirectory(prefix='report-') as work_dir:
-        try:
-            results: Results = evaluate(
-                cfg, checkpoint, work_dir=work_dir, each=_collector(extremes, list(meta['classes']))
-            )
-        except FileNotFoundError as error:
-            return {'notes': [f'Nothing was evaluated: {error}.']}
-    weights = dict.fromkeys(results, Path(resolve(checkpoint)))
-    for path in args.model_files:
-        results[path] = evaluate_file(copy.deepcopy(original), path, trust=args.trust)
-        weights[path] = Path(path)
+    segmenters = {path: Segmenter(path, trust=args.trust) for path in args.model_files}
+    collect = _collector(extremes, list(meta['classes']))
+    try:  # the files first: what does not fit is told before the longer part
+        of_files = {path: evaluate_file(copy.deepcopy(original), path, trust=args.trust) for path in segmenters}
+        with tempfile.TemporaryDirectory(prefix='report-') as work_dir:
+            results: Results = evaluate(cfg, checkpoint, work_dir=work_dir, each=collect)
+    except FileNotFoundError as error:
+        return {'notes': [f'Nothing was evaluated: {str(error).rstrip(".")}.']}
+    weights = dict.fromkeys(results, Path(resolve(checkpoint))) | {path: Path(path) for path in of_files}
+    results |= of_files
     loader = next(inner_data_sets(original.test_dataloader.dataset)).pipeline[0]
     pictures = draw([*extremes.worst, *extremes.best][: 2 * args.images], reader(loader), meta['palette'])
     latencies: dict[str, Latency] = {}
-    if args.model_files and extremes.kept:
+    if segmenters and extremes.kept:
         image = reader(loader)(extremes.worst[0].path)
-        segmenters = {path: Segmenter(path, trust=args.trust) for path in args.model_files}
         latencies = measure_latency(
             {path: functools.partial(one, image) for path, one in segmenters.items()}, runs=args.runs
         )
