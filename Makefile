@@ -13,6 +13,8 @@ DEMO_DATA   ?= data/demo
 DEMO_WORK   ?= work_dirs/demo
 # A shorter training, for instance `make demo DEMO_ITERS=60`.
 DEMO_ITERS  ?=
+# How many processes run the tests, each in one thread and with about 3 GB of memory.
+WORKERS     ?= 2
 
 # Only what differs from the config is passed, so that the printed commands are the ones to copy.
 DATA_OPTS  := $(if $(filter-out data/demo,$(DEMO_DATA)),data_root=$(DEMO_DATA))
@@ -39,7 +41,7 @@ help:
 	@echo 'make lock     renew requirements.lock from setup.cfg (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, caches and the demo'
 	@echo
-	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; DEMO_ITERS=60 shortens the demo.'
+	@echo 'PYTHON=python3.12 chooses the interpreter of .venv; DEMO_ITERS=60 shortens the demo; WORKERS=8 is for the tests.'
 
 setup: $(READY)
 
@@ -76,7 +78,7 @@ demo: $(READY)
 	$(SAY) 'Done. Look at $(DEMO_WORK)/overlays; the deployed model is in $(DEMO_WORK)/deploy'
 
 test: $(READY)
-	$(PY) -m pytest -q
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 lint: $(READY)
 	$(PY) -m ruff check .

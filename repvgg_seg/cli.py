@@ -67,14 +67,17 @@ COMMANDS = {name: command for group in GROUPS.values() for name, command in grou
 
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Declare --workers."""
-    parser.add_argument('--workers', type=int, metavar='N', help='how many work at once (default: one a processor)')
+    parser.add_argument('--workers', type=int, metavar='N', help='how many work at once (default: one per processor)')
 
 
 def add_runner_options(parser: argparse.ArgumentParser, *, work_dir: str) -> None:
     """Declare what commands have in common that run mmengine's runner; `work_dir` is the default of --work-dir."""
     parser.add_argument('--work-dir', metavar='DIR', help=f'where logs and checkpoints go (default: {work_dir})')
     parser.add_argument(
-        '--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='how processes were started'
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how processes were started (default: none)',
     )
     parser.add_argument('--local-rank', '--local_rank', type=int, help=argparse.SUPPRESS)  # of torch.distributed.launch
 
@@ -106,7 +109,7 @@ def image_size(text: str) -> tuple[int, int]:
     """Read a size such as 512x1024, height first.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: it is not a size.
     """
     height, _, width = text.partition('x')
     if not (height.isdecimal() and width.isdecimal()):
@@ -122,14 +125,14 @@ def overview() -> str:
     lines = ['usage: repvgg-seg COMMAND ...', '', 'Semantic segmentation with re-parameterized networks.']
     for group, commands in GROUPS.items():
         lines += ['', f'{group}:', *(f'  {name:<20}{command.summary}' for name, command in commands.items())]
-    return '\n'.join([*lines, '', '`repvgg-seg COMMAND --help` tells the options of a command.'])
+    return '\n'.join([*lines, '', '`repvgg-seg COMMAND --help` lists the options of a command.'])
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are told as all others are."""
+    """A parser that raises its errors, so that they are printed like all others."""
 
     def error(self, message: str) -> NoReturn:
-        """Raise what is wrong with the arguments.
+        """Raise the error in the arguments.
 
         Raises:
             ValueError: always.
@@ -149,7 +152,7 @@ def build_parser(name: str) -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit status: 2 with an error told in one sentence on stderr, 130 after Ctrl-C.
+    """Run one command and return its exit status: 2 after an error, which is one sentence on stderr; 130 after Ctrl-C.
 
     REPVGG_SEG_TRACEBACK=1 shows the traceback.
     """

@@ -68,7 +68,7 @@ _IMPORTS = (
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong, and the command that puts it right."""
+    """One problem, and the command that cures it."""
 
     cause: str
     cure: str
@@ -78,7 +78,7 @@ class Problem:
 
 
 def check_distributions(needs: Collection[str] | None = None) -> list[Problem]:
-    """All that metadata can tell: packages missing, outside of our versions, colliding or overwritten.
+    """All that metadata can show: packages missing, outside of our versions, colliding or overwritten.
 
     Imports none of them, so it is cheap and no broken package can bring it down. `needs` are the distributions that
     count, such as RUNTIME; None: all.
@@ -216,7 +216,7 @@ def _some_opencv(installed: Mapping[str, Distribution]) -> bool:
 
 
 def _answering_opencv(installed: Mapping[str, Distribution]) -> str | None:
-    """The distribution whose library lies in `cv2`; '' if it is nobody's, None if no record can tell."""
+    """The distribution whose library lies in `cv2`; '' if it is of none, None if no record says."""
     verdicts = {
         name: _is_intact(installed[name], path)
         for name in _OPENCV
@@ -229,7 +229,7 @@ def _answering_opencv(installed: Mapping[str, Distribution]) -> str | None:
 
 
 def _recorded(distribution: Distribution) -> dict[str, str]:
-    """Path -> 'sha256=...' from RECORD; `Distribution.files` hides missing files, the very point here."""
+    """Path -> 'sha256=...' from RECORD; `Distribution.files` hides missing files, which are what is looked for here."""
     lines = (distribution.read_text('RECORD') or '').splitlines()
     return {row[0]: row[1] for row in csv.reader(lines) if len(row) == 3}
 

@@ -56,7 +56,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], above: tuple[str, ...]) -> It
 
 
 def read_text(path: StrPath) -> str:
-    """Return a text file in the encoding that its byte order mark tells, or UTF-8; lines end in `\\n`.
+    """Return a text file in the encoding of its byte order mark, or in UTF-8; lines end in `\\n`.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -104,7 +104,7 @@ def atomic_write(path: StrPath) -> Iterator[IO[bytes]]:
     finally:
         try:
             temporary.unlink(missing_ok=True)
-        except OSError:  # the folder itself is unusable, which has been said already
+        except OSError:  # the folder itself is unusable, which the first error says
             logger.debug('could not remove %s', temporary)
 
 
@@ -126,7 +126,7 @@ def write_text(text: str, path: StrPath) -> None:
         FileError: it cannot be written.
     """
     with atomic_write(path) as file:
-        file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are no text
+        file.write(text.encode(errors='surrogateescape'))  # names of files may hold bytes that are not text
 
 
 def sha256(path: StrPath) -> str:
@@ -173,7 +173,7 @@ def claim(
 
     `written` returns what was made with the settings that it is given. With `overwrite` that is removed before the
     marker is changed, so that, killed at any time, the folder never holds what other settings made. Where there is no
-    marker yet, the folder may hold hidden files only or, if `names` are given, whatever has none of these.
+    marker yet, the folder may hold only hidden files or, if `names` are given, only files with other names.
 
     Raises:
         FileError: the folder holds what other settings, or something else, made, or it cannot be written.
@@ -229,7 +229,7 @@ def _settings(marker: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(read_text(marker))
         if not isinstance(found, dict):
-            raise ValueError('it is no object')
+            raise ValueError('it is not an object')
         return found
     except FileNotFoundError:
         return None

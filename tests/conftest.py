@@ -78,7 +78,7 @@ def fails(capsys, name: str, *argv: object) -> str:
 
 
 def without_hash_of_config(folder: Path) -> Path:
-    """Let the report of a deployed folder be one of before, which tells nothing of deploy.py, so that it may change."""
+    """Let the report of a deployed folder be an older one, without the hash of deploy.py, so that this may change."""
     report = json.loads((folder / 'report.json').read_text())
     del report['config']
     (folder / 'report.json').write_text(json.dumps(report))
@@ -117,7 +117,10 @@ train_dataloader = dict(batch_size=2, dataset=dict(data_root='{data}', pipeline=
 val_dataloader = dict(dataset=dict(data_root='{data}', pipeline=test_pipeline), **one)
 test_dataloader = val_dataloader
 model = dict(
-    data_preprocessor=dict(size=crop_size), decode_head=dict(channels=8), auxiliary_head=dict(channels=8)
+    data_preprocessor=dict(size=crop_size),
+    backbone=dict(out_indices=(0, 1)),  # without the stages of many channels and blocks
+    decode_head=dict(channels=8, in_index=1),
+    auxiliary_head=dict(channels=8, in_index=0),
 )
 train_cfg = dict(max_iters=4, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))

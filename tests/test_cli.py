@@ -31,7 +31,7 @@ def test_the_overview_names_every_command_and_loads_nothing_heavy() -> None:
         (['xyz'], "no command 'xyz': `repvgg-seg --help` lists them all"),
         (['configs', 'pspnet_repvg_b2_cityscapes'], 'did you mean pspnet_repvgg_b2_cityscapes?'),
         (['configs', '--out', 'x.py'], 'name the config to write'),
-        (['configs', 'pspnet_repvgg_a0_demo', '--out', 'x.txt'], 'x.txt is no name for a config'),
+        (['configs', 'pspnet_repvgg_a0_demo', '--out', 'x.txt'], 'x.txt is not a name for a config'),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_command_is_one_sentence(argv, message, capsys) -> None:
@@ -94,6 +94,14 @@ def test_one_thing_has_one_name_in_all_commands(name) -> None:
             assert action.type is cli.image_size and action.metavar == 'HEIGHTxWIDTH'
         if flag.startswith('--') and action.nargs not in (0, '?', '+', None):
             raise AssertionError(f'{name} {flag} takes its values another way than by spaces')
+        if flag == '--out':
+            assert action.metavar in ('DIR', 'FILE', 'FILE.py')
+        if flag in ('--images', '--image', '--json', '--csv'):
+            assert action.metavar in ('FILE', 'PATH')
+        if action.type in (int, float) and action.help != argparse.SUPPRESS:
+            assert action.metavar, f'{name} {flag} does not say what its number counts'
+        if flag.startswith('--') and action.default not in (None, False, argparse.SUPPRESS, (), {}):
+            assert '(default' in action.help, f'{name} {flag} has a default that its help does not name'
 
 
 def test_paths_of_modules_are_those_of_files() -> None:

@@ -103,7 +103,7 @@ def test_original_beside_maintained_is_a_collision(site: Site, original: str, ve
     assert problem.cure.endswith(f"install --force-reinstall --no-deps '{ours}=={HEALTHY[ours]}'")
 
 
-def test_original_in_the_place_of_the_maintained_is_told_once(site: Site) -> None:
+def test_original_in_the_place_of_the_maintained_is_reported_once(site: Site) -> None:
     site.uninstall('onedl-mmcv')
     site.install('mmcv', '2.1.0')
     problem = only(check_distributions())
@@ -127,7 +127,7 @@ def test_files_lost_to_a_removed_original_are_noticed(site: Site, damage: str) -
     assert problem.cure.endswith("install --force-reinstall --no-deps 'onedl-mmcv==2.3.6'")
 
 
-def test_version_out_of_range_is_told_with_the_range(site: Site) -> None:
+def test_version_out_of_range_is_reported_with_the_range(site: Site) -> None:
     site.uninstall('albumentations')
     site.install('albumentations', '1.4.24')
     problem = only(check_distributions())
@@ -135,7 +135,7 @@ def test_version_out_of_range_is_told_with_the_range(site: Site) -> None:
     assert problem.cure.endswith("install 'albumentations>=2.0.8'")
 
 
-def test_missing_package_is_told(site: Site) -> None:
+def test_missing_package_is_reported(site: Site) -> None:
     site.uninstall('onedl-mmengine')
     problem = only(check_distributions())
     assert problem.cause == 'onedl-mmengine is not installed'
@@ -172,7 +172,7 @@ def test_two_opencv_versions_collide(site: Site, double: str) -> None:
     assert problem.cure.endswith("install --no-deps 'opencv-python-headless==5.0.0.93'")
 
 
-def test_torchvision_that_declares_another_torch_is_told(site: Site) -> None:
+def test_torchvision_that_declares_another_torch_is_reported(site: Site) -> None:
     site.uninstall('torchvision')
     site.install('torchvision', '0.21.0', requires='torch==2.6.0')
     problem = only(check_distributions())
@@ -180,7 +180,7 @@ def test_torchvision_that_declares_another_torch_is_told(site: Site) -> None:
     assert problem.cure.endswith('install torch torchvision')
 
 
-def test_unsupported_python_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsupported_python_is_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor.platform, 'python_version', lambda: '3.9.18')
     assert 'This is Python 3.9.18, but repvgg-seg needs >=3.10' in only(check_distributions()).cause
 
@@ -253,7 +253,7 @@ def test_mismatched_torchvision_is_explained(site: Site, monkeypatch: pytest.Mon
     assert 'mmcv' in tried and 'mmseg.models' not in tried  # what torchvision drags along is not reported again
 
 
-def test_each_independent_failure_is_told(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_independent_failure_is_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     failing(
         monkeypatch,
         {'cv2': ImportError('libGL.so.1: cannot open shared object'), 'torch': OSError('libcudart')},
@@ -300,8 +300,8 @@ def test_the_report_can_be_about_running_models(monkeypatch: pytest.MonkeyPatch,
     site.uninstall('torch')
     failing(monkeypatch, {'torch': ImportError('x'), 'mmcv': ImportError('x')})
     assert main(['doctor', '--runtime']) == 0
-    said = capsys.readouterr().out
-    assert '\nnumpy ' in said and '\ntorch ' not in said and 'Exported files run here' in said
+    message = capsys.readouterr().out
+    assert '\nnumpy ' in message and '\ntorch ' not in message and 'Exported files run here' in message
     assert main(['doctor']) == 1
 
 

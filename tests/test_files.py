@@ -133,7 +133,7 @@ def test_a_folder_of_something_else_is_not_claimed(tmp_path) -> None:
     (tmp_path / 'damaged.json').write_text('[]')
     with pytest.raises(FileError, match=r'this did not write \(such as damaged\.json\): choose a folder'):
         claim(tmp_path / 'marker.json', {}, lambda _: [], overwrite=True)
-    with pytest.raises(FileError, match=r'damaged\.json is damaged \(it is no object\)'):
+    with pytest.raises(FileError, match=r'damaged\.json is damaged \(it is not an object\)'):
         claim(tmp_path / 'damaged.json', {}, lambda _: [], overwrite=True)
     with pytest.raises(FileError, match=r'thesis\.txt is a file: name a folder'):
         claim(tmp_path / 'thesis.txt/marker.json', {}, lambda _: [])

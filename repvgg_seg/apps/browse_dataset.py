@@ -24,10 +24,12 @@ from mmseg.utils import register_all_modules
 from torch.utils.data import Dataset
 
 from ..data import pictures
+from ..data.splits import Split
 from ..files import atomic_write
 from ..parallel import parallel_map
-from .check_dataset import Split, list_splits
-from .config import add_config, load_config
+from ..workflows.config import load_config
+from ..workflows.splits import list_splits
+from .config import add_config
 
 
 def browse(cfg: Config, *, out_dir: str | Path, split: str = 'train', number: int = 16, seed: int = 0) -> int:
@@ -80,7 +82,7 @@ def _draw(
 
 
 def _image(tensor: np.ndarray, preprocessor: SegDataPreProcessor) -> np.ndarray:
-    """Return the network's input (3, H, W) as the image (H, W, 3), uint8 RGB, that it was made from."""
+    """Return the image (H, W, 3), uint8 RGB, that the network's input (3, H, W) was made from."""
     pixels = tensor.transpose(1, 2, 0)
     if preprocessor._enable_normalize:
         pixels = pixels * preprocessor.std.numpy().ravel() + preprocessor.mean.numpy().ravel()
@@ -93,9 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='where pictures go')
-    parser.add_argument('--split', choices=['train', 'val', 'test'], default='train', help='(default: %(default)s)')
+    parser.add_argument(
+        '--split', choices=['train', 'val', 'test'], default='train', help='what is drawn (default: %(default)s)'
+    )
     parser.add_argument('--number', type=int, default=16, metavar='N', help='how many samples (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, metavar='N', help='another seed augments differently')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='another seed augments differently (default: %(default)s)'
+    )
 
 
 def main(args: argparse.Namespace) -> None:

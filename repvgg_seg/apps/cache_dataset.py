@@ -33,8 +33,9 @@ from ..cli import add_workers
 from ..files import atomic_write, sha256
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
-from .check_dataset import check_data
-from .config import add_config, load_config
+from ..workflows.config import load_config
+from ..workflows.splits import check_data
+from .config import add_config
 
 ABANDONED_S = 600  # a temporary file that nobody has written to for so long is of a process that was killed
 
@@ -102,7 +103,7 @@ def _size(source: str, loader: Loader) -> int:
     try:
         with Image.open(source) as image:  # reads its header only
             return PAGE + image.width * image.height * loader.channels
-    except (OSError, ValueError):  # told when it is decoded
+    except (OSError, ValueError):  # reported when it is decoded
         return 0
 
 

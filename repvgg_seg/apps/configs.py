@@ -1,4 +1,4 @@
-"""List the shipped configs, or write one that stands alone, to be edited anywhere.
+"""List the shipped configs, or write one as a single file that can be edited anywhere.
 
     repvgg-seg configs
     repvgg-seg configs pspnet_repvgg_a0_folder --out mine.py
@@ -13,7 +13,8 @@ import argparse
 from pathlib import Path
 
 from ..files import write_text
-from .config import CONFIGS, add_cfg_options, load_config
+from ..workflows.config import CONFIGS, load_config
+from .config import add_cfg_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +44,7 @@ def main(args: argparse.Namespace) -> None:
         print(text)
         return
     if Path(args.out).suffix != '.py':
-        raise ValueError(f'{args.out} is no name for a config: let it end in .py')
+        raise ValueError(f'{args.out} is not a name for a config: it must end in .py')
     if Path(args.out).exists():
         raise ValueError(f'{args.out} is there already: choose another name, or remove it')
     write_text(f'# {args.name} of repvgg-seg, with all that it is based on.\n{text}', args.out)

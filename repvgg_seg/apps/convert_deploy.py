@@ -7,105 +7,19 @@
 Writes deploy.pth (weights; loads with weights_only=True), report.json (deviations, sizes, hashes, versions) and, for a
 segmentor, deploy.py, its config: mmseg.apis.init_model('deploy.py', 'deploy.pth') runs the two.
 If the two forms are not equal nothing is written. A work directory, or a checkpoint of it, is enough: checkpoints
-remember their config. Of a checkpoint from elsewhere, name the config first.
+remember their config. For a checkpoint from elsewhere, name the config first.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 from pathlib import Path
-from typing import Any
 
-from mmengine.config import Config
-
-from ..deploy.convert import (
-    convert_classifier_checkpoint,
-    convert_segmentor,
-    is_deployed,
-    make_folder,
-    require_blocks,
-    verify_segmentor,
-    write_deployed,
-)
+from ..deploy.convert import convert_classifier_checkpoint
 from ..models import variants
-from ..openmmlab.datasets import metainfo
-from ..weights.checkpoint_io import read_checkpoint
-from ..weights.pretrained import load_weights, resolve
-from .config import add_cfg_options, build_segmentor, find_checkpoint, is_config, load_config, recorded_config
-
-# What only training reads: a deployed config is for inference and evaluation.
-TRAINING_KEYS = (
-    'train_dataloader', 'train_pipeline', 'train_cfg', 'optimizer', 'optim_wrapper', 'param_scheduler', 'custom_hooks',
-    'load_from', 'resume', 'sync_bn', 'work_dir',
-)  # fmt: skip
-
-
-def deployed_config(cfg: Config) -> Config:
-    """Return the config of the deployed form of `cfg`: self-contained, without what only training reads."""
-    deployed = copy.deepcopy(cfg)
-    for key in TRAINING_KEYS:
-        deployed.pop(key, None)
-    deployed.model.update(auxiliary_head=None, train_cfg=None)
-    deployed.model.pop('custom_l2', None)  # part of the loss
-    deployed.model.backbone.init_cfg = None
-    deployed.model.update(type='DeployedSegmentor', segmentor=deployed.model.type)
-    return deployed
-
-
-def convert_segmentor_checkpoint(
-    config: str | Path | None, checkpoint: str | Path, out_dir: str | Path, options: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    """Write `deploy.py`, `deploy.pth` and `report.json` for a trained segmentor to `out_dir` and return the report.
-
-    Without `config` it is the one that the checkpoint remembers; `options` change it.
-
-    Raises:
-        FileNotFoundError: the config or the checkpoint is not there.
-        ValueError: they don't fit each other, there is no train-time RepVGG block, or the two forms are not equal.
-            Nothing has been written then.
-    """
-    cfg = recorded_config(checkpoint, options) if config is None else load_config(config, options)
-    name = str(config or find_checkpoint(checkpoint))
-    original = build_segmentor(cfg)
-    require_blocks(original)
-    if is_deployed(original):
-        raise ValueError(f'{name} describes a deployed model already: there is nothing to convert')
-    source = resolve(find_checkpoint(checkpoint))
-    load_weights(original, source)
-    meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
-    converted = convert_segmentor(original)
-    deviations = verify_segmentor(original, converted)
-
-    # A fresh model must take the weights.
-    deployed = deployed_config(cfg)
-    build_segmentor(deployed).load_state_dict(converted.state_dict())
-    folder = make_folder(out_dir)
-    return write_deployed(
-        folder,
-        original,
-        converted,
-        deviations,
-        model=name,
-        source=source,
-        meta=meta,
-        config=deployed.pretty_text,
-        options=options,
-    )
-
-
-def _dataset_meta(cfg: Config, checkpoint_meta: dict[str, Any]) -> dict[str, Any]:
-    """Return classes and palette as plain data: those the checkpoint was trained with, else those of the data set."""
-    meta = checkpoint_meta.get('dataset_meta')
-    if not meta:
-        dataset = (cfg.get('test_dataloader') or {}).get('dataset')
-        if not dataset:
-            raise ValueError('neither the checkpoint nor a test_dataloader in the config tells classes and palette')
-        meta = metainfo(dataset)
-    return {
-        'classes': [str(name) for name in meta.get('classes') or ()],
-        'palette': [[int(value) for value in colour] for colour in meta.get('palette') or ()],
-    }
+from ..workflows.config import is_config
+from ..workflows.deployed import convert_segmentor_checkpoint
+from .config import add_cfg_options
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -121,14 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_cfg_options(parser)
 
 
-def _told(words: list[str], out: str | None) -> tuple[str | None, str, str | Path]:
+def _read_words(words: list[str], out: str | None) -> tuple[str | None, str, str | Path]:
     """Return model, weights and output folder of a command line.
 
     Raises:
         ValueError: it has no weights, or no output folder, or two of them.
     """
     if words[0].startswith('RepVGG') and not Path(words[0]).exists() and not words[0].endswith(('.py', '.pth')):
-        variants.get_variant(words[0])  # which tells the name that was meant
+        variants.get_variant(words[0])  # its error suggests the name that was meant
     named = words[0] in variants.VARIANTS or is_config(words[0])
     model, rest = (words[0], words[1:]) if named else (None, words)
     if not rest:
@@ -145,7 +59,7 @@ def _told(words: list[str], out: str | None) -> tuple[str | None, str, str | Pat
 
 def main(args: argparse.Namespace) -> None:
     """Convert, and print the deviations."""
-    model, checkpoint, out_dir = _told(args.words, args.out)
+    model, checkpoint, out_dir = _read_words(args.words, args.out)
     if model is not None and model in variants.VARIANTS:
         if args.cfg_options:
             raise ValueError('a classifier has no config: leave --cfg-options out')

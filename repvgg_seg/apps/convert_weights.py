@@ -5,8 +5,8 @@
 
 The input is a file in any dialect, a URL or repvgg://NAME. `openmmlab` are the names of mmpretrain's RepVGG,
 `timm` those of timm's repvgg_*, `official` those of the authors' code; `safetensors` are this package's
-own names (official, but for RepVGGplus) in a .safetensors file. The authors and timm have no segmentors: of one,
-they get the backbone.
+own names (official, but for RepVGGplus) in a .safetensors file. The authors and timm have no segmentors: only the
+backbone of one is converted for them.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--out',
         type=Path,
         default=Path('data/demo'),
-        metavar='FOLDER',
+        metavar='DIR',
         help='folder of the data set (default: %(default)s)',
     )
     parser.add_argument(

@@ -33,9 +33,12 @@ from ..report.pictures import Extremes, Segmented, draw
 from ..report.training import Training, read_reports, read_training
 from ..runtime.segmenter import Segmenter
 from ..timing import Latency, measure_latency
-from ..weights.pretrained import resolve
-from .config import add_cfg_options, find_checkpoint, load_config, merge_options, recorded_config
-from .test import Confusion, Results, class_rows, evaluate, evaluate_file, facts_of, reader
+from ..weights.pretrained import Checkpoint
+from ..workflows.config import load_config, merge_options, recorded_config
+from ..workflows.evaluation import Confusion, Results, class_rows, evaluate, evaluate_file, facts_of, reader
+from ..workflows.work_dir import open_checkpoint
+from .config import add_cfg_options
+from .train import prepare
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -92,10 +95,10 @@ def main(args: argparse.Namespace) -> None:
     print(f'{state}; wrote {path} ({len(text.encode()) / 1e6:.1f} MB)')
 
 
-def _config(folder: Path, training: Training, options: dict[str, Any]) -> tuple[Config | None, str | None]:
+def _config(folder: Path, training: Training, options: dict[str, Any]) -> tuple[Config | None, Checkpoint | None]:
     """Return the config of a training, as far as it was recorded, and its checkpoint if it has come to one."""
     try:
-        checkpoint = find_checkpoint(folder)
+        checkpoint = open_checkpoint(folder)
     except FileNotFoundError:
         return (load_config(training.config, options) if training.config else None), None
     try:
@@ -116,7 +119,7 @@ def _state(training: Training, cfg: Config | None) -> str:
     )
 
 
-def _evaluated(cfg: Config, checkpoint: str, args: argparse.Namespace) -> dict[str, Any]:
+def _evaluated(cfg: Config, checkpoint: Checkpoint, args: argparse.Namespace) -> dict[str, Any]:
     """Evaluate the checkpoint and the files; return what the page tells of it."""
     if not all(map(is_labelled, inner_data_sets(cfg.test_dataloader.dataset))):
         cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
@@ -128,10 +131,10 @@ def _evaluated(cfg: Config, checkpoint: str, args: argparse.Namespace) -> dict[s
     try:  # the files first: what does not fit is told before the longer part
         of_files = {path: evaluate_file(copy.deepcopy(original), path, trust=args.trust) for path in segmenters}
         with tempfile.TemporaryDirectory(prefix='report-') as work_dir:
-            results: Results = evaluate(cfg, checkpoint, work_dir=work_dir, each=collect)
+            results: Results = evaluate(prepare(cfg, 'none'), checkpoint, work_dir=work_dir, each=collect)
     except FileNotFoundError as error:
         return {'notes': [f'Nothing was evaluated: {str(error).rstrip(".")}.']}
-    weights = dict.fromkeys(results, Path(resolve(checkpoint))) | {path: Path(path) for path in of_files}
+    weights = dict.fromkeys(results, checkpoint.path) | {path: Path(path) for path in of_files}
     results |= of_files
     loader = next(inner_data_sets(original.test_dataloader.dataset)).pipeline[0]
     pictures = draw([*extremes.worst, *extremes.best][: 2 * args.images], reader(loader), meta['palette'])

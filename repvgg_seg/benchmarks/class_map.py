@@ -25,8 +25,10 @@ ENLARGED = 'enlarged'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('--stride', type=int, default=8, help='pixels between two logits (default: 8)')
-    parser.add_argument('--classes', type=int, default=19, help='number of classes, up to 256 (default: 19)')
+    parser.add_argument('--stride', type=int, default=8, metavar='N', help='pixels between two logits (default: 8)')
+    parser.add_argument(
+        '--classes', type=int, default=19, metavar='N', help='number of classes, up to 256 (default: 19)'
+    )
     runtimes.add_arguments(parser)
 
 

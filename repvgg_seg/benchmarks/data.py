@@ -23,9 +23,10 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 
-from ..apps.check_dataset import check_data
-from ..apps.config import add_config, load_config
+from ..apps.config import add_config
 from ..openmmlab.image_cache import read
+from ..workflows.config import load_config
+from ..workflows.splits import check_data
 from .report import THROUGHPUT, Row, speed_ups
 
 # The stages of a pipeline, and which transforms, ours and mmseg's, belong to each.
@@ -44,18 +45,24 @@ MMSEG, DECODED, CACHED = 'mmseg', 'ours', 'ours, cached'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
-    parser.add_argument('--samples', type=int, default=16, help='samples that are loaded (default: 16)')
-    parser.add_argument('--rounds', type=int, default=4, help='times that each is loaded and counted (default: 4)')
+    parser.add_argument('--samples', type=int, default=16, metavar='N', help='samples that are loaded (default: 16)')
     parser.add_argument(
-        '--workers', type=int, default=os.cpu_count(), help='processes of the data loader (default: one a processor)'
+        '--rounds', type=int, default=4, metavar='N', help='times that each is loaded and counted (default: 4)'
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=os.cpu_count(),
+        metavar='N',
+        help='processes of the data loader (default: one per processor)',
     )
 
 
 def run(args: argparse.Namespace) -> list[Row]:
     """Time the training pipeline by mmseg's transforms, by ours and, where there is a cache, by ours with it.
 
-    Files are read once before, so that they come from memory. Of each pipeline the mean milliseconds an image of each
-    stage in one thread, of each image the fastest round, and images a second through the data loader.
+    Files are read once before, so that they come from memory. Rows are, for each pipeline, the mean milliseconds per
+    image of each stage in one thread (for each image its fastest round), and the images per second of the data loader.
 
     Raises:
         ValueError: the config's pipeline has nothing to compare, or there is nothing to time.
@@ -135,7 +142,7 @@ def _is_cached(sample: dict[str, Any], pipeline: Pipeline) -> bool:
 def _time_stages(
     pipelines: dict[str, Pipeline], samples: list[dict[str, Any]], rounds: int
 ) -> dict[str, dict[str, float]]:
-    """Return the mean milliseconds a sample of each stage, of each sample the fastest round.
+    """Return the mean milliseconds per sample of each stage; for each sample its fastest round counts.
 
     Pipelines take turns, and a sample has the same random numbers in all of them and in each round.
     """

@@ -63,7 +63,8 @@ def main(args: argparse.Namespace) -> None:
     if options.json:
         report.write(options.json)
     if options.plot:
-        plot(rows, options.plot, f'benchmark {name}, {report.machine["device"]}, {report.date}')
+        draw = getattr(module, 'plot', plot)  # most are drawn as bars
+        draw(rows, options.plot, f'benchmark {name}, {report.machine["device"]}, {report.date}')
 
 
 def describe() -> dict[str, Any]:

@@ -26,7 +26,6 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 from torch import Tensor, nn
 
-from ..apps.config import build_segmentor, load_config
 from ..deploy.convert import HEADROOM, convert_segmentor, switch_to_deploy, synthetic_images
 from ..deploy.export import DTYPES, TARGETS, export_segmentor
 from ..deploy.graph import InferenceGraph, fold_norms
@@ -34,6 +33,7 @@ from ..models.classifier import RepVGGClassifier
 from ..models.variants import Variant, get_variant
 from ..runtime.precision import PRECISIONS
 from ..runtime.segmenter import Segmenter
+from ..workflows.config import build_segmentor, load_config
 from .report import Row
 
 DEVIATION, LOSS, DISAGREEMENT = 'largest deviation', 'loss after a step', 'pixels that differ'

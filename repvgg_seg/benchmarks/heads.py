@@ -16,7 +16,6 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..apps.config import build_segmentor, load_config
 from ..cli import image_size
 from ..deploy.convert import convert_segmentor
 from ..deploy.export import DTYPES
@@ -24,6 +23,7 @@ from ..deploy.graph import InferenceGraph
 from ..models.variants import get_variant
 from ..openmmlab.heads import fold_heads, unfolded
 from ..timing import measure_latency
+from ..workflows.config import build_segmentor, load_config
 from . import runtimes
 from .report import LATENCY, Row, speed_ups, timed
 from .runtimes import Candidate, Runtime
@@ -34,12 +34,14 @@ STEP = 'training step'
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='configs of segmentors with a PSP or UPer head')
-    parser.add_argument('--arch', help='another backbone in all of them, such as RepVGG-A0')
-    parser.add_argument('--channels', type=int, help='another width of the decode head in all of them')
+    parser.add_argument('--arch', metavar='NAME', help='another backbone in all of them, such as RepVGG-A0')
+    parser.add_argument('--channels', type=int, metavar='N', help='another width of the decode head in all of them')
     parser.add_argument(
         '--train-size', type=image_size, default=(256, 512), metavar='HEIGHTxWIDTH', help='crop size (default: 256x512)'
     )
-    parser.add_argument('--train-batch', type=int, default=2, help='images of a training step, 0: no training (2)')
+    parser.add_argument(
+        '--train-batch', type=int, default=2, metavar='N', help='images of a training step, 0: no training (default: 2)'
+    )
     runtimes.add_arguments(parser, runs=5)
 
 

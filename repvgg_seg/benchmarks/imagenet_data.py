@@ -24,9 +24,9 @@ SUFFIXES = {'.jpg', '.jpeg', '.png'}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('folder', type=Path, help='folder with images, in folders or not')
-    parser.add_argument('--samples', type=int, default=64, help='at most so many of them (default: 64)')
-    parser.add_argument('--resolution', type=int, default=224, help='training resolution (default: 224)')
-    parser.add_argument('--runs', type=int, default=10, help='counted runs of each pipeline (default: 10)')
+    parser.add_argument('--samples', type=int, default=64, metavar='N', help='at most so many of them (default: 64)')
+    parser.add_argument('--resolution', type=int, default=224, metavar='N', help='training resolution (default: 224)')
+    parser.add_argument('--runs', type=int, default=10, metavar='N', help='counted runs of each pipeline (default: 10)')
 
 
 def run(args: argparse.Namespace) -> list[Row]:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from mmseg.apis import inference_model
 
-from ..apps.config import add_config, build_segmentor, find_checkpoint, load_config
+from ..apps.config import add_config
 from ..deploy.convert import convert_segmentor, is_deployed, require_blocks, synthetic_images
 from ..deploy.graph import InferenceGraph, fold_norms
 from ..openmmlab.heads import unfolded
@@ -26,6 +26,8 @@ from ..runtime.images import read_image
 from ..runtime.segmenter import Segmenter
 from ..timing import measure_latency
 from ..weights.pretrained import load_weights, resolve
+from ..workflows.config import build_segmentor, load_config
+from ..workflows.work_dir import find_checkpoint
 from . import runtimes
 from .report import LATENCY, Row, speed_ups, timed
 from .runtimes import Candidate
@@ -37,8 +39,10 @@ MMSEG = "mmseg inference_model, train-time, mmseg's heads"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add_config(parser)
-    parser.add_argument('--checkpoint', help='its weights, a file or a work directory (default: random ones)')
-    parser.add_argument('--image', help='image file of the end-to-end comparison (default: synthetic)')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE|DIR', help='its weights, a file or a work directory (default: random ones)'
+    )
+    parser.add_argument('--image', metavar='FILE', help='image file of the end-to-end comparison (default: synthetic)')
     runtimes.add_arguments(parser)
 
 
@@ -47,7 +51,7 @@ def run(args: argparse.Namespace) -> list[Row]:
 
     Raises:
         FileNotFoundError: the config, the checkpoint or the image is not there.
-        ValueError: the config's model is no train-time RepVGG segmentor, or there is nothing to time.
+        ValueError: the config's model is not a train-time RepVGG segmentor, or there is nothing to time.
     """
     cfg = load_config(args.config, args.cfg_options)
     chosen, images = runtimes.chosen(args)

@@ -20,8 +20,9 @@ _PROCESS = Path('/proc/self')
 def peak_memory(work: Callable[[], Result]) -> tuple[Result, float | None]:
     """Return what `work()` returns, and by how many MiB memory rose above what was in use before it, at its peak.
 
-    On CUDA that of torch's allocator; else the resident memory of this process, or None where the system doesn't tell
-    (it is not Linux). What earlier work freed is given back to the system first, or it would be used again unseen.
+    On CUDA that of torch's allocator; else the resident memory of this process, or None where the system does not
+    report it (it is not Linux). What earlier work freed is given back to the system first, or it would be used again
+    unseen.
     """
     gc.collect()
     if torch.cuda.is_available():
@@ -42,5 +43,5 @@ def _resident(field: str) -> int:
     """Return a field of this process's status, in KiB."""
     found = re.search(rf'^{field}:\s+(\d+) kB$', (_PROCESS / 'status').read_text(), re.MULTILINE)
     if not found:
-        raise OSError(f'the system does not tell {field}')
+        raise OSError(f'the system does not report {field}')
     return int(found[1])

@@ -1,4 +1,4 @@
-"""Our segmentors beside those of mmseg that are known for speed, in the same runtimes.
+"""Our segmentors beside those of mmseg that are known for their speed, in the same runtimes.
 
 Random weights, as the latency does not depend on them. The peers are built from the configs that mmseg installs.
 """
@@ -15,9 +15,9 @@ from typing import Any
 import mmseg
 from mmengine.config import Config
 
-from ..apps.config import build_segmentor, load_config
 from ..deploy.convert import convert_segmentor
 from ..deploy.graph import InferenceGraph, fold_norms
+from ..workflows.config import build_segmentor, load_config
 from . import runtimes
 from .report import Row
 from .runtimes import Candidate
@@ -37,7 +37,9 @@ PEERS = {
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='configs of our segmentors')
-    parser.add_argument('--peers', nargs='*', choices=PEERS, metavar='NAME', help=f'some of: {", ".join(PEERS)} (all)')
+    parser.add_argument(
+        '--peers', nargs='*', choices=PEERS, metavar='NAME', help=f'some of: {", ".join(PEERS)} (default: all)'
+    )
     runtimes.add_arguments(parser)
 
 
@@ -66,20 +68,30 @@ def peer(config: str) -> Callable[[], InferenceGraph]:
     Raises:
         FileNotFoundError: this mmseg does not bring it.
     """
+    cfg = peer_config(config)
+    cfg.model.auxiliary_head = None
+    segmentor = build_segmentor(cfg)
+    return functools.partial(lambda model: InferenceGraph(fold_norms(model)), segmentor)
+
+
+def peer_config(config: str) -> Config:
+    """Read one of the configs that mmseg installs, for a single device and random weights.
+
+    Raises:
+        FileNotFoundError: this mmseg does not bring it.
+    """
     path = Path(mmseg.__file__).parent / '.mim/configs' / config
     if not path.is_file():
         raise FileNotFoundError(f'this mmseg does not bring {config}: install onedl-mmsegmentation>=1.4 from its wheel')
     cfg = Config.fromfile(path)
     # Nothing is loaded: their init_cfg would download weights, which a backbone is given in one of two ways.
     cfg.model.pretrained = None
-    cfg.model.auxiliary_head = None
     for part in (cfg.model.backbone, cfg.model.backbone.get('backbone_cfg')):
         if part:
             part.init_cfg = None
             part.pop('pretrained', None)
     cfg.model = _single_device(cfg.model)
-    segmentor = build_segmentor(cfg)
-    return functools.partial(lambda model: InferenceGraph(fold_norms(model)), segmentor)
+    return cfg
 
 
 def _single_device(model: Any) -> Any:

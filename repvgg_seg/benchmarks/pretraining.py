@@ -1,4 +1,4 @@
-"""Finished ImageNet pretrainings: how their accuracy grew, and that their deployed forms have it too."""
+"""Finished ImageNet pretrainings: how their accuracy grew, and the accuracy of their deployed forms."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import argparse
 import json
 from pathlib import Path
 
-from ..apps.pretrain_imagenet import config_of, evaluate
+from ..apps.train import prepare
 from ..weights.checkpoint_io import read_checkpoint
+from ..workflows.pretraining import config_of, evaluate
 from .report import Row
 
 SETTINGS = ('arch', 'recipe', 'custom_l2', 'num_classes', 'max_epochs', 'images', 'batch', 'commit')  # of a training
@@ -15,8 +16,10 @@ SETTINGS = ('arch', 'recipe', 'custom_l2', 'num_classes', 'max_epochs', 'images'
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('work_dirs', nargs='+', type=Path, help='work directories of tools/pretrain_imagenet.py')
-    parser.add_argument('--data-root', required=True, help='the data that they were trained on')
+    parser.add_argument(
+        'work_dirs', nargs='+', type=Path, metavar='WORK_DIR', help='work directories of tools/pretrain_imagenet.py'
+    )
+    parser.add_argument('--data-root', required=True, metavar='DIR', help='the data that they were trained on')
 
 
 def run(args: argparse.Namespace) -> list[Row]:
@@ -37,7 +40,7 @@ def run(args: argparse.Namespace) -> list[Row]:
             'val_dataloader.dataset.resolution': meta['resolution'],
             'val_dataloader.num_workers': 0,
         }
-        cfg = config_of(meta['recipe'], options)
+        cfg = prepare(config_of(meta['recipe'], options), 'none')
         results = evaluate(cfg, str(weights), deploy=True, work_dir=str(work_dir / 'evaluation'))[meta['resolution']]
         facts = {'size': f'{meta["resolution"]}x{meta["resolution"]}'}
         settings = {key: meta[key] for key in SETTINGS if key in meta}

@@ -1,4 +1,4 @@
-"""What every comparison gives: flat rows; and how rows are printed, drawn, written and read."""
+"""The result of every comparison, flat rows, and how rows are printed, drawn, written and read."""
 
 from __future__ import annotations
 

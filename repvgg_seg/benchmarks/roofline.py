@@ -1,4 +1,4 @@
-"""Which share of the machine's peak a graph reaches: its arithmetic over its latency, over that of matrix products.
+"""The share of the machine's peak that a graph reaches: its operations per second over those of matrix products.
 
 The products run in turn with the graphs and in the same runtimes; of each precision the fastest runtime counts.
 """
@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..apps.config import add_cfg_options, build_segmentor, load_config
+from ..apps.config import add_cfg_options
 from ..deploy.convert import convert_segmentor, switch_to_deploy
 from ..deploy.graph import InferenceGraph, fold_norms
 from ..models.trunk import RepVGG
 from ..models.variants import VARIANTS
+from ..workflows.config import build_segmentor, load_config
 from . import runtimes
 from .report import LATENCY, Row
 from .runtimes import Candidate, ImageGraph

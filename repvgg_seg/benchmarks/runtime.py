@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image
 
 from ..cli import add_trust
+from ..runtime.backends import BACKENDS
 from ..runtime.images import Array
 from ..runtime.segmenter import Segmenter
 from ..timing import measure_latency
@@ -29,9 +30,15 @@ from .runtimes import runtimes
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('model', help='what tools/export.py wrote')
-    parser.add_argument('--backend', default='auto', help='openvino, onnxruntime or torch (default: auto)')
-    parser.add_argument('--runs', type=int, default=20, help='counted runs of each candidate (default: 20)')
-    parser.add_argument('--samples', type=int, default=48, help='files that go through loop and stream (default: 48)')
+    parser.add_argument(
+        '--backend', choices=['auto', *BACKENDS], default='auto', help='what runs the file (default: auto)'
+    )
+    parser.add_argument(
+        '--runs', type=int, default=20, metavar='N', help='counted runs of each candidate (default: 20)'
+    )
+    parser.add_argument(
+        '--samples', type=int, default=48, metavar='N', help='files that go through loop and stream (default: 48)'
+    )
     parser.add_argument(
         '--squares', type=int, nargs='*', default=[2000, 8000, 20000], metavar='PIXELS',
         help='sides of the images whose memory is measured (default: 2000 8000 20000)',
@@ -118,7 +125,7 @@ def _square(what: str, runtime: str, model: str, backend: str, side: int) -> lis
     with ProcessPoolExecutor(1, mp_context=get_context('spawn')) as pool:
         seconds, given, growth = pool.submit(_segment_square, model, backend, side).result()
     figures = [('time', seconds, 's'), ('image and mask', given, 'MiB'), ('memory beside them', growth, 'MiB')]
-    facts = {'size': f'{side}x{side}', 'note': 'this system does not tell' if growth is None else 'in tiles'}
+    facts = {'size': f'{side}x{side}', 'note': 'this system does not report it' if growth is None else 'in tiles'}
     return [Row(what, f'square of {side}x{side}', runtime, *figure, facts) for figure in figures]
 
 
@@ -129,7 +136,7 @@ def _segment_square(model: str, backend: str, side: int) -> tuple[float, float, 
     for top, left in itertools.product(range(0, side, 512), range(0, side, 1024)):
         part = image[top : top + 512, left : left + 1024]
         part[:] = scene[: part.shape[0], : part.shape[1]]
-    segmenter(scene)  # what the runtime allocates at its first run is no matter of the image
+    segmenter(scene)  # at its first run the runtime allocates memory that does not depend on the image
     start = time.perf_counter()
     _, growth = peak_memory(lambda: segmenter(image, out=mask))
     return time.perf_counter() - start, (image.nbytes + mask.nbytes) / 2**20, growth

@@ -83,8 +83,10 @@ def add_arguments(
     parser.add_argument(
         '--size', type=image_size, default=size, metavar='HEIGHTxWIDTH', help=f'size of the images (default: {shape})'
     )
-    parser.add_argument('--batch', type=int, default=batch, help=f'images at once (default: {batch})')
-    parser.add_argument('--runs', type=int, default=runs, help=f'counted runs of each candidate (default: {runs})')
+    parser.add_argument('--batch', type=int, default=batch, metavar='N', help=f'images at once (default: {batch})')
+    parser.add_argument(
+        '--runs', type=int, default=runs, metavar='N', help=f'counted runs of each candidate (default: {runs})'
+    )
     names = ', '.join(map(repr, runtimes()))
     parser.add_argument(
         '--runtimes', nargs='+', metavar='NAME', help=f'some of: {names} (default: all that run on this machine)'
@@ -112,7 +114,8 @@ def chosen(args: argparse.Namespace) -> tuple[list[Runtime], Tensor]:
 
 
 class ImageGraph(nn.Module):
-    """A network of normalised images as a graph: uint8 images (N, H, W, 3) -> what it returns, of several the last."""
+    """A network of normalised images as a graph: uint8 images (N, H, W, 3) -> what it returns, or the last of
+    several."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Masks of a data set of one's own: the classes in classes.json, and masks of colours made into class indices.
+"""Masks of your own data set: the classes in classes.json, and masks of colours made into class indices.
 
     {
       "classes": [
@@ -56,7 +56,7 @@ def read_classes(path: str | os.PathLike[str]) -> Classes:
 
     Raises:
         FileNotFoundError: there is none.
-        FileError: it is no text in a known encoding.
+        FileError: it is not text in a known encoding.
         MaskError: it is not of the form above; says what is wrong.
     """
     try:

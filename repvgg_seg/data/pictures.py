@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import math
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps
+
+from .splits import Split, spread
 
 IGNORED = -1  # in a class map: not a class
+SHEET_SAMPLES = 12  # on a contact sheet
 _FONT, _INK, _PAPER = cv2.FONT_HERSHEY_SIMPLEX, (30, 30, 30), 245
 
 
@@ -116,3 +121,28 @@ def frequency_chart(tables: Mapping[str, Sequence[Mapping[str, Any]]], palette: 
     buffer = io.BytesIO()
     FigureCanvasAgg(figure).print_png(buffer)
     return buffer.getvalue()
+
+
+def sheet_of(split: Split) -> bytes:
+    """Return some samples of a split under their labels as a PNG file; empty if none can be drawn."""
+    cells, shown = [], set()
+    labels = split.labels
+    for image, mask in spread(split.pairs, SHEET_SAMPLES):
+        try:
+            with Image.open(image) as file:
+                upright = ImageOps.exif_transpose(file) if split.reading.turns_images else file
+                pixels = np.asarray(upright.convert('RGB'))
+            with Image.open(mask) as file:
+                numbers = np.asarray(file)
+        except Exception:  # what cannot be read is in the report
+            continue
+        if numbers.shape != pixels.shape[:2]:
+            continue
+        trained = labels.trained[numbers.astype(np.uint8)].astype(np.int16)
+        trained[trained >= len(labels.classes)] = IGNORED
+        shown |= set(np.unique(trained).tolist())
+        cells.append((overlay(pixels, trained, labels.palette), os.path.basename(image)))
+    if not cells:
+        return b''
+    sheet = contact_sheet(cells)
+    return png(stacked(sheet, legend(labels.classes, labels.palette, sorted(shown), width=sheet.shape[1])))

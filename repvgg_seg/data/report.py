@@ -1,4 +1,4 @@
-"""The findings about a data set as text that is understood at a glance, and as plain data."""
+"""The findings about a data set, as text to read and as plain data."""
 
 from __future__ import annotations
 
@@ -6,22 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .findings import Finding, Tally
-
-# What is looked at, in the order of the report, and the names of its checks.
-GROUPS = {
-    'every image has its mask, every mask its image': ('missing_mask', 'extra_mask', 'unused_image'),
-    'all files can be read': ('unreadable_image', 'unreadable_mask'),
-    'images and masks fit each other': ('size', 'turned', 'maybe_turned', 'not_rgb'),
-    'masks hold class indices, 8 bits a pixel': (
-        'colour_mask', 'grey_mask', 'alpha_mask', 'expanded_palette', 'lossy_mask', 'packed_mask', 'wide_mask',
-        'deep_mask', 'palettes', 'palette_order',
-    ),
-    'labels are those of the classes': ('outside', 'binary_255', 'zero_label', 'only_ignored'),
-    'every class occurs, and has its output': ('absent_class', 'one_class', 'more_classes', 'fewer_classes'),
-    'no image is there twice': ('duplicate', 'contradiction'),
-    'no validation image is trained on': ('leak',),
-}  # fmt: skip
+from .checks import CHECKS, RIGHT, Finding
+from .tally import Tally
 
 
 @dataclass(frozen=True)
@@ -40,7 +26,7 @@ class Report:
         """Return it as plain data."""
         return {
             'splits': {
-                tally.split: {
+                tally.split.name: {
                     'samples': tally.samples,
                     'sizes': [[*size, count] for size, count in sorted(tally.sizes.items())],
                     'classes': tally.class_table(),
@@ -55,9 +41,10 @@ class Report:
         """Return the samples, the classes, and a line for what is right or some for what is wrong."""
         lines = [_samples(tally) for tally in self.tallies]
         lines += ['', *_classes(self.tallies), '']
-        for title, checks in GROUPS.items():
-            found = [finding for finding in self.findings if finding.check in checks]
-            lines += [f'{"ok":<9}{title}'] if not found else []
+        for right in RIGHT:
+            names = {check.name for checks in CHECKS.values() for check in checks if check.right == right}
+            found = [finding for finding in self.findings if finding.check in names]
+            lines += [f'{"ok":<9}{right}'] if not found else []
             for finding in sorted(found, key=lambda f: f.severity):
                 lines.append(f'{finding.severity.upper():<9}{finding.split}: {finding.what}')
                 lines += [f'{"":<9}  {example}' for example in finding.examples]
@@ -77,7 +64,7 @@ def _samples(tally: Tally) -> str:
     text = '' if not sizes else f'{sizes[0][0]}x{sizes[0][1]}'
     if len(sizes) > 1:
         text += f' to {sizes[-1][0]}x{sizes[-1][1]} ({len(sizes)} sizes)'
-    return f'{tally.split:<9}{tally.samples:>7} images  {text}'
+    return f'{tally.split.name:<9}{tally.samples:>7} images  {text}'
 
 
 def _classes(tallies: Sequence[Tally]) -> list[str]:
@@ -85,7 +72,7 @@ def _classes(tallies: Sequence[Tally]) -> list[str]:
     tables = [tally.class_table() for tally in tallies]
     names = [row['name'] for row in tables[0]]
     width = max(map(len, names), default=0)
-    header = ''.join(f'{f"{tally.split} %":>12}{"images":>8}' for tally in tallies)
+    header = ''.join(f'{f"{tally.split.name} %":>12}{"images":>8}' for tally in tallies)
     lines = [f'{"class":<{width}}{header}']
     for i, name in enumerate(names):
         rows = [table[i] for table in tables if i < len(table)]

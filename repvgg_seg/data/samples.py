@@ -1,4 +1,4 @@
-"""What an image and its mask look like on disk: read strictly, in any process, without torch or OpenMMLab."""
+"""The facts about an image and its mask on disk, read strictly, without torch or OpenMMLab."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def examine(files: tuple[str, str], *, reading: Reading = Reading(), pixels: boo
     """Read an image and its mask and say what they are; without `pixels`, only the header of the image is read."""
     image, mask = files
     facts: dict[str, object] = {'image': image, 'mask': mask}
-    facts['image_fault'] = _told(lambda: facts.update(_examine_image(image, pixels)))
+    facts['image_fault'] = _fault_of(lambda: facts.update(_examine_image(image, pixels)))
     if os.path.lexists(mask):
-        facts['mask_fault'] = _told(lambda: facts.update(_examine_mask(mask, reading)))
+        facts['mask_fault'] = _fault_of(lambda: facts.update(_examine_mask(mask, reading)))
     else:
         facts['mask_missing'] = True
     return Sample(**facts)  # type: ignore[arg-type]
@@ -73,14 +73,14 @@ def damage(path: str) -> str:
         if cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED) is None:
             raise OSError('OpenCV cannot decode it')
 
-    return _told(decode)
+    return _fault_of(decode)
 
 
-def _told(read: Callable[[], None]) -> str:
+def _fault_of(read: Callable[[], None]) -> str:
     try:
         read()
     except UnidentifiedImageError:
-        return 'is no image, or its beginning is damaged'
+        return 'is not an image, or its beginning is damaged'
     # Broken files make Pillow raise nearly anything: SyntaxError for PNG, struct.error, DecompressionBombError.
     except Exception as error:
         strerror = getattr(error, 'strerror', None)
@@ -114,7 +114,7 @@ def _examine_image(path: str, pixels: bool) -> dict[str, object]:
 
 
 def _examine_mask(path: str, reading: Reading) -> dict[str, object]:
-    with Image.open(path) as header:  # tells how labels are packed, which a decoded image does not
+    with Image.open(path) as header:  # says how labels are packed, unlike a decoded image
         packing = next((args for *_, args in header.tile if isinstance(args, str)), '')
     with _open(path, decode=True) as image:
         facts: dict[str, object] = {'mask_format': image.format, 'mask_size': image.size, 'mask_mode': image.mode}

@@ -80,7 +80,7 @@ def rasterise(content: str) -> np.ndarray:
 
     Raises:
         KeyError: a field or a label is not Cityscapes'.
-        ValueError: it is no JSON.
+        ValueError: it is not JSON.
     """
     annotation = json.loads(content)
     mask = Image.new('L', (annotation['imgWidth'], annotation['imgHeight']), VOID)

@@ -160,7 +160,7 @@ class Canvas:
         draw_far_first(self.queue)
 
     def free(self, points: Sequence[Spot], margin: float = 0.3) -> bool:
-        """Tell whether nothing stands on the box around (x, z) points, and take it if so."""
+        """Reserve the box around (x, z) points if nothing stands on it; return whether it was free."""
         (x0, z0), (x1, z1) = bounds(points)
         if any(x0 < b1 and x1 > b0 and z0 < d1 and z1 > d0 for b0, b1, d0, d1 in self.taken):
             return False

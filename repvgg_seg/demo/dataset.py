@@ -2,7 +2,7 @@
 
 ROOT/leftImg8bit/{train,val}/{city}/{city}_{seq:06d}_000019_leftImg8bit.png
 ROOT/gtFine/{train,val}/{city}/{city}_{seq:06d}_000019_gtFine_label{Ids,TrainIds}.png
-ROOT/demo.json                  the parameters, which tell a set, also an interrupted one, from other folders
+ROOT/demo.json                  the parameters, by which a set, also an unfinished one, is recognised
 """
 
 from __future__ import annotations
@@ -139,7 +139,7 @@ def _written(root: Path, found: dict[str, Any]) -> list[Path]:
     """Return the files of the set with the parameters `found`.
 
     Raises:
-        FileError: the parameters are none of a demo set, or there are other files among those of the set.
+        FileError: the parameters are not those of a demo set, or there are other files among those of the set.
     """
     try:
         if found['generator'] != 'repvgg_seg.demo' or not all(0 <= found[split] <= MAX_IMAGES for split in SPLITS):

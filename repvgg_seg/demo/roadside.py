@@ -193,7 +193,7 @@ def foliage(canvas: Canvas, rng: Rng, centre: Point, radius: tuple[float, float]
     x, y, z = centre
     if z < NEAR_M:
         return
-    count = int(min(max(700 * radius[1] / z, 14), 170))  # by apparent size, whatever the resolution
+    count = int(min(max(700 * radius[1] / z, 14), 170))  # by apparent size, at any resolution
     angle, reach = rng.uniform(0, 2 * math.pi, count), np.sqrt(rng.uniform(0, 1, count))
     tone = rng.normal(0, 0.09, count)
     size = rng.uniform(0.75, 1.3, count) * (0.9 / math.sqrt(count) + 0.06)

@@ -23,7 +23,7 @@ from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
 from ..weights.checkpoint_io import write_checkpoint
-from ..weights.pretrained import load_weights, read_weights, resolve
+from ..weights.pretrained import Checkpoint, load_weights, read_weights
 from .graph import InferenceGraph, fold_norms, input_channels
 
 Model = TypeVar('Model', bound=nn.Module)
@@ -61,7 +61,7 @@ CHECKS = (
     Check('float32', False, torch.float32, SINGLE, 1e-4),
 )
 HEADROOM = 10
-MAX_ROUNDING = 0.1  # no comparison can tell about a network of which float32 itself changes more than this
+MAX_ROUNDING = 0.1  # no comparison is meaningful where float32 itself changes the network by more than this
 WEIGHT_TOLERANCE = 16 * SINGLE  # fusing and storing one number takes fewer roundings
 
 
@@ -283,12 +283,12 @@ def convert_classifier_checkpoint(arch: str, source: str | Path, out_dir: str | 
             written then.
     """
     get_variant(arch)
-    path = resolve(source)
-    weights = read_weights(path)
+    checkpoint = Checkpoint.read(source)
+    path, weights = checkpoint.path, read_weights(checkpoint)
     if 'linear.weight' not in weights:
         raise ValueError(f'{path} has no classifier (linear.weight): convert a trunk in Python with switch_to_deploy')
     num_classes = weights['linear.weight'].shape[0]
-    original = load_weights(RepVGGClassifier(arch, num_classes), path).eval()
+    original = load_weights(RepVGGClassifier(arch, num_classes), checkpoint).eval()
     converted = switch_to_deploy(original)
     deviations = verify_classifier(original, converted)
     RepVGGClassifier(arch, num_classes, deploy=True).load_state_dict(converted.state_dict())
@@ -324,8 +324,8 @@ def write_deployed(
 ) -> dict[str, Any]:
     """Write the verified weights, the `config` of a segmentor and their report into `folder`; return the report.
 
-    The report goes first and comes last, with the hashes of the other files: whatever interrupts this, no report
-    vouches for files of two conversions.
+    The old report is removed first and the new one is written last, with the hashes of the other files: after an
+    interruption no report lies beside files that it does not describe.
     """
     weights = folder / 'deploy.pth'
     (folder / 'report.json').unlink(missing_ok=True)

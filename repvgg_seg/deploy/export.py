@@ -1,4 +1,4 @@
-"""Export of the inference graph to single files; what does not compute what the graph computes is not written."""
+"""Export of the inference graph to single files; a file that computes something else is not written."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Target:
     """A kind of file."""
 
     suffix: str
-    packages: tuple[str, ...]  # that write and run it, beside torch
-    backend: str  # that runs it for the comparison
+    packages: tuple[str, ...]  # the packages, beside torch, that write and run it
+    backend: str  # the runtime of the comparison
     write: Callable[[InferenceGraph, Path, ModelMetadata], None]
 
     @property
@@ -55,7 +55,7 @@ class Parity:
     """How far a file's output is from that of the float32 graph in torch with its norms unfolded.
 
     In float32 the classes of all pixels count. Half precision is rounding that no export can avoid, so there the pixels
-    count whose best class leads by more than the tolerated deviation; `agreement` tells about all of them nevertheless.
+    count whose best class leads by more than the tolerated deviation; `agreement` is of all of them nevertheless.
     """
 
     precision: str
@@ -128,7 +128,7 @@ def export_segmentor(
 
     Raises:
         ImportError: a package that writes or runs such files is not installed.
-        QuantizationRefused: int8 loses more than it may; why is in the report that lies where the file's would.
+        QuantizationRefused: int8 loses more than it may; the report, which is written nevertheless, says why.
         VerificationError: the exported graph does not compute what the original does.
         ValueError: an argument does not fit the others, or the segmentor has no inference graph.
     """
@@ -187,7 +187,7 @@ def export_segmentor(
         _require_parity(path, figures)
         report: dict[str, Any] = {'file': path.name, 'to': to, 'parity': figures}
         if calibration:
-            progress.stop()  # what follows has its own
+            progress.stop()  # the quantization has its own
             metadata = replace(metadata, precision='int8')
             try:
                 report['quantization'] = _quantize(
@@ -304,9 +304,9 @@ def _quiet() -> Iterator[None]:
 
 def _named(channels: int, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> dict[str, Any]:
     """Return name and colour of each class, made up where they are not known."""
-    number = max(2, channels)  # a sigmoid's channel tells two classes apart
+    number = max(2, channels)  # the one channel of a sigmoid separates two classes
     if len(classes) > number:
-        raise ValueError(f'the model tells {number} classes apart, but {len(classes)} are named: see its metadata')
+        raise ValueError(f'the model distinguishes {number} classes, but {len(classes)} are named: see its metadata')
     names = [*classes, *(f'class {index}' for index in range(len(classes), number))]
     colours = [tuple(colour) for colour in palette[:number]]
     # Spread over the cube by multiples of irrational parts of it: no two of thousands are equal or near.
@@ -331,7 +331,7 @@ def _resized(image: Array, size: tuple[int, int]) -> Array:
 
 
 def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[tuple[int, Tensor]]:
-    """Yield `images` as batches, with how many of each are new: images of before fill the last one up.
+    """Yield `images` as batches, each with its number of new images: the last batch is filled up with earlier ones.
 
     Where their number is not fixed, the first batch is of one image and the others are of two.
     """
@@ -344,7 +344,7 @@ def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[tuple[int, 
 
 
 def _runner(path: Path, backend: str) -> Callable[[Tensor], Tensor]:
-    """Open a file that was just written here as an application does."""
+    """Open a file that was just written, as an application does."""
     _, model = open_model(path, backend, 'cpu', 'latency', trust=True)
 
     def run(images: Tensor) -> Tensor:
@@ -368,7 +368,7 @@ def _require_parity(path: Path, figures: dict[str, Any]) -> None:
 def _publish(folder: Path, path: Path) -> list[Path]:
     """Move what was written as `path.name` in `folder`, and what lies beside it, to where `path` is."""
     parts = sorted(folder.iterdir(), key=lambda part: part.name == path.name)
-    if len(parts) > 1:  # killed half-way, no model is left, rather than parts of two
+    if len(parts) > 1:  # if this is killed half-way, no model is left instead of parts of two
         path.unlink(missing_ok=True)
     for part in parts:
         files.replace(part, path.with_name(part.name))
@@ -415,7 +415,8 @@ def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> N
 def _write_openvino(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> None:
     import openvino
 
-    graph.wide = torch.int32  # its reader of torch programs knows no uint16; the file's output is one all the same
+    # Its reader of torch programs does not know uint16; the output of the file is made uint16 below.
+    graph.wide = torch.int32
     traced = _trace(graph, metadata)
     model = openvino.convert_model(traced)
     convolutions = [op for op in model.get_ops() if 'Convolution' in op.get_type_name()]

@@ -22,8 +22,8 @@ def fold_norms(model: Model) -> Model:
     """Return a copy of `model` in eval mode in which a convolution and the batch norm behind it are one convolution.
 
     Finds the pairs that heads and necks are made of: modules with a `conv`, a `norm` and their `order`, as mmcv's
-    ConvModule, which is known by these names only. RepVGG blocks are `switch_to_deploy`'s. The copy computes the same
-    function but has other parameters: it is for the inference graph, not for checkpoints.
+    ConvModule, which is known by these names only. RepVGG blocks are left to `switch_to_deploy`. The copy computes
+    the same function but has other parameters: it is for the inference graph, not for checkpoints.
 
     Raises:
         ValueError: a norm keeps no running statistics.
@@ -58,18 +58,18 @@ def input_channels(model: nn.Module) -> int:
 class InferenceGraph(nn.Module):
     """A whole segmentor: uint8 images (N, H, W, C) -> class indices (N, H, W), uint8 or above 256 classes uint16.
 
-    C is `channels`, what the backbone takes; of three channels, the order is RGB.
+    C is `channels`, the number that the backbone takes; three channels are in the order RGB.
 
     Normalisation, backbone, neck, decode head, resizing of the logits to (H, W) and argmax, as mmseg's whole-image
     inference does them, the last two without enlarging the logits: see models/class_map.py. `segmentor` is read by its
-    attributes only, so this needs nothing of mmseg; it is not copied. Of a deployed segmentor whose norms are folded,
-    what is left are convolutions, pooling and resizing. Normalisation stays in front: a stem that absorbed the mean
+    attributes only, so this needs nothing of mmseg; it is not copied. In a deployed segmentor with folded norms, only
+    convolutions, pooling and resizing are left. Normalisation stays in front: a stem that absorbed the mean
     would be wrong along the border, where its zeros stand for the mean.
 
     `resize_to` is the (H, W) that the network sees where images are larger or smaller: bilinear, which is mmseg's
     Resize without its rounding to whole grey values. `output='logits'` returns (N, classes, H, W) instead.
-    The network's arithmetic runs in the dtype of its parameters; what is in front of it and behind it, in float32 at
-    least, so that half precision costs no more than it must.
+    The network's arithmetic runs in the dtype of its parameters; what comes before and after it, in at least float32,
+    so that half precision loses as little as possible.
 
     Raises:
         ValueError: `segmentor` is not an encoder-decoder with a single decode head, or normalises other channels than
@@ -78,7 +78,7 @@ class InferenceGraph(nn.Module):
 
     mean: Tensor
     std: Tensor
-    wide = torch.uint16  # holds the indices of more than 256 classes; to be changed for who does not know it
+    wide = torch.uint16  # of the indices of more than 256 classes; an exporter without this type sets another
 
     def __init__(
         self, segmentor: nn.Module, *, resize_to: tuple[int, int] | None = None, output: Output = 'classes'
@@ -88,8 +88,8 @@ class InferenceGraph(nn.Module):
         preprocessor: Any = getattr(segmentor, 'data_preprocessor', None)
         if not isinstance(head, nn.Module) or isinstance(head, nn.ModuleList) or preprocessor is None:
             raise ValueError(
-                f'{type(segmentor).__name__} is no segmentor with a data preprocessor, a backbone and one decode head; '
-                'cascaded heads are not supported'
+                f'{type(segmentor).__name__} is not a segmentor with a data preprocessor, a backbone and one decode '
+                'head; cascaded heads are not supported'
             )
         if output not in OUTPUTS:
             raise ValueError(f'unknown output {output!r}: it is one of {", ".join(OUTPUTS)}')
@@ -102,7 +102,7 @@ class InferenceGraph(nn.Module):
         self.align_corners = bool(head.align_corners)
         # mmseg reads images as BGR, so a model that does not swap the channels wants them in that order.
         self.bgr = self.channels == 3 and not preprocessor._channel_conversion
-        # Of a sigmoid, which tells two classes apart by one channel.
+        # For a sigmoid, whose one channel separates two classes.
         self.threshold: Any = getattr(head, 'threshold', None)
         for name, nothing in (('mean', torch.zeros), ('std', torch.ones)):
             value = getattr(preprocessor, name) if preprocessor._enable_normalize else nothing(self.channels)
@@ -120,7 +120,7 @@ class InferenceGraph(nn.Module):
         return self
 
     def scores(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, classes, h, w)
-        """Return the logits as small as the network makes them, or of `resize_to` (one channel for a sigmoid head)."""
+        """Return the logits in the size in which the network makes them (one channel for a sigmoid head)."""
         dtype = next(self.decode_head.parameters()).dtype
         outside = torch.float64 if dtype == torch.float64 else torch.float32
         x = (images.flip(-1) if self.bgr else images).to(outside).permute(0, 3, 1, 2)  # (N, C, H, W)

@@ -1,4 +1,4 @@
-"""The class of each pixel of enlarged logits, without enlarging them: only where classes meet is there any to compute.
+"""The class of each pixel of enlarged logits, without enlarging them: only where classes meet, something is computed.
 
 Bilinear resizing splits a map into cells, each between four neighbouring values, its corners. What it computes in a
 cell is a convex combination of the corners: weights that are not negative and add up to one. If class k wins at all
@@ -9,7 +9,7 @@ between.
     class of a cell's pixels = the class of its corners                 where the corners agree
                                argmax over classes, weights @ corners   where they differ
 
-Nothing is approximated, whatever the sizes, their ratio and `align_corners`; docs/class_map.md has what it gains.
+Nothing is approximated, for all sizes, ratios and `align_corners`; docs/class_map.md says what is gained.
 
 Source: ours.
 """
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from .folding import _constant, _numbers, map_size, resize
 
-PIXELS = 9  # of a cell; where cells are smaller, there is more to gather than to compute
+PIXELS = 9  # in a cell; with fewer, gathering the cells costs more than computing all pixels
 ELEMENTS = 2**24  # of enlarged logits at a time, if no cell's corners agree: 64 MiB in float32
 
 
@@ -59,7 +59,7 @@ def cells_along(n: int, length: int, align_corners: bool) -> Axis:
         place = cells.index(begin), last[1]
         places.append(place[0] * pixels + place[1])
         rests[place] = coordinate % unit
-    # An idle place is as another cell's, so that cells are alike where they can be.
+    # An idle place gets the weights of another cell, so that as many cells as possible are alike.
     usual = {place: rest for (_, place), rest in rests.items()}
     return Axis(
         low=tuple(min(max(begin, 0), n - 1) for begin in cells),
@@ -83,7 +83,7 @@ def class_map(
     if rows.pixels * columns.pixels < PIXELS:
         return winner(logits if (h, w) == size else resize(logits, size, align_corners), 1)
     best = winner(logits, 1)
-    values = logits.transpose(0, 1).reshape(classes, -1)  # (C, N * h * w): each class's are in one piece
+    values = logits.transpose(0, 1).reshape(classes, -1)  # (C, N * h * w): the values of a class are in one piece
     number = math.ceil(classes * size[0] * size[1] / ELEMENTS)
     cuts = sorted({len(rows.low) * i // number for i in range(number + 1)})
     bands = [_band(best, values, rows, columns, band) for band in itertools.pairwise(cuts)]

@@ -9,8 +9,8 @@ the one-dimensional resizing Ry (H, h) and Rx (W, w):
 
 The sums over c, k * k products a cell, run on h * w cells in place of H * W pixels. The rest are two multiplications by
 constant matrices, `tap_matrix`: the rows of Ry (Rx) shifted by each tap, and zero beyond the border, as the padding is.
-Nothing is approximated, the borders included, whatever the sizes, their ratio and `align_corners`; docs/folding.md has
-the derivation and what it gains.
+Nothing is approximated, not even at the borders, for all sizes, ratios and `align_corners`; docs/folding.md has the
+derivation and the gain.
 
 Source: ours.
 """
@@ -170,8 +170,9 @@ def _contract(
 def _multiply(matrix: Tensor, x: Tensor) -> Tensor:  # (L, K), (..., K, M) -> (..., L, M)
     """Return `matrix @ x`, in an exported graph with a zero added to the matrix that only the running graph knows.
 
-    OpenVINO 2026.4 multiplies by a constant on the left in float32, whatever it is asked for, and does not compile the
-    quantized form. The transposed product, a linear layer, has neither fault, but reorders large maps twice.
+    OpenVINO 2026.4 multiplies by a constant on the left in float32, even if another precision is asked for, and does
+    not compile the quantized form. The transposed product, a linear layer, has neither fault, but reorders large maps
+    twice.
     """
     if _exporting():
         matrix = matrix + x[(0,) * x.ndim].abs().clamp(max=0)
@@ -284,7 +285,7 @@ def _numbers(shape: Sequence[int]) -> tuple[int, ...]:
     """Return `shape` as the plain numbers that the constants depend on, under whatever traces or compiles."""
     if not torch.jit.is_tracing():
         return tuple(operator.index(n) for n in shape)
-    with warnings.catch_warnings():  # that they become constants of the trace is what is wanted
+    with warnings.catch_warnings():  # they are meant to become constants of the trace
         warnings.simplefilter('ignore', torch.jit.TracerWarning)
         return tuple(operator.index(n) for n in shape)
 

@@ -14,8 +14,8 @@ def undecayed(model: nn.Module, *, custom_l2: bool = False) -> set[str]:
     """Return the names, as in `model.named_parameters()`, of the parameters that get no ordinary weight decay.
 
     They are the one-dimensional ones, biases and what norms multiply by, wherever in the model they are: trunk,
-    classifiers, segmentation heads. One kind is decayed all the same, the weight of a block's identity norm: it is
-    the kernel of that branch. `custom_l2` adds the kernels that `custom_l2(model)` decays instead.
+    classifiers, segmentation heads. One kind is decayed nevertheless, the weight of a block's identity norm: it is the
+    kernel of that branch. `custom_l2` adds the kernels that `custom_l2(model)` decays instead.
 
     Source: the authors' repository. The recipes of the paper (train.py: no decay if the name contains 'bias' or 'bn')
     and of RepVGGplus (train/optimizer.py: none on one-dimensional parameters but 'identity.weight') choose the same.

@@ -11,19 +11,19 @@ import io
 import os
 import warnings
 
-# What mmseg says is of no use here: that mmcv has no compiled operators, which our networks don't need, that a default
-# stays what it was, that two classes could be told apart by a sigmoid, which we use no more than the softmax of any
-# other number and, on stdout, that an optional commercial package is missing.
+# mmseg warns of things that do not concern our users: mmcv has no compiled operators (our networks need none), a
+# default has not changed, two classes could use a sigmoid, and (on stdout) an optional commercial package is missing.
 warnings.filterwarnings('ignore', message='Fail to import ``MultiScaleDeformableAttention``')
 warnings.filterwarnings('ignore', message='For binary segmentation, we suggest')
 warnings.filterwarnings('ignore', message='Default ``avg_non_ignore`` is False')
-os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # no question to a server whenever it is imported
+os.environ.setdefault('NO_ALBUMENTATIONS_UPDATE', '1')  # else it asks a server for updates at every import
 with contextlib.redirect_stdout(io.StringIO()):
     import mmseg.datasets  # noqa: F401
 
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
 from .datasets import CamVidDataset, FolderDataset
+from .fast_head import FastHead
 from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
 from .image_cache import LoadCachedAnnotations, LoadCachedImage
 from .imagenet import PretrainingModel
@@ -37,6 +37,7 @@ __all__ = [
     'AutocastOptimWrapper',
     'CamVidDataset',
     'ChannelsLastHook',
+    'FastHead',
     'FoldedPSPHead',
     'FoldedUPerHead',
     'FolderDataset',

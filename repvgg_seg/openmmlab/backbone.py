@@ -62,7 +62,7 @@ class RepVGG(trunk.RepVGG, BaseModule):
             strides=strides,
             dilations=dilations,
             deploy=deploy,
-            norm_layer=lambda channels: _build_norm(norm_cfg, channels),
+            norm_layer=lambda channels: batch_norm(norm_cfg, channels),
             with_cp=with_cp,
         )
         if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= len(self.stages):
@@ -117,7 +117,12 @@ class RepVGG(trunk.RepVGG, BaseModule):
         return [self.stage0, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []
 
 
-def _build_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+def batch_norm(norm_cfg: dict[str, Any], channels: int) -> nn.Module:
+    """Return the batch norm of `norm_cfg` for maps of `channels` channels.
+
+    Raises:
+        ValueError: `norm_cfg` is another norm, which cannot be fused into a convolution.
+    """
     norm = MODELS.get(norm_cfg.get('type', ''))
     if not (isinstance(norm, type) and issubclass(norm, _BatchNorm)):
         raise ValueError(
@@ -133,4 +138,4 @@ class RepVGGplus(RepVGG):
     def __init__(self, arch: str | Variant = 'RepVGGplus-L2pse', **kwargs: Any) -> None:
         super().__init__(arch, **kwargs)
         if self.variant.se != 'post':
-            raise ValueError(f"{self.variant.name} is no RepVGGplus: build it with type='RepVGG'")
+            raise ValueError(f"{self.variant.name} is not a RepVGGplus: build it with type='RepVGG'")

@@ -107,7 +107,7 @@ class HeadReport:
 def fold_heads(model: nn.Module) -> list[HeadReport]:
     """Fold every PSP and UPer head of an mmseg `model` in place, and report on each of its heads.
 
-    Parameters, buffers, keys and output stay what they are, with whatever backbone. A head whose computation is not
+    Parameters, buffers, keys and output stay the same, with any backbone. A head whose computation is not
     mmseg's own (another resizing, a changed bottleneck) is left alone; the report and the log say why.
     """
     reports = []
@@ -117,7 +117,7 @@ def fold_heads(model: nn.Module) -> list[HeadReport]:
         kind: Any = type(head)
         reason = _foreign(head) or _obstacle(head)
         if reason is None:
-            # The class is all that differs. Nothing that holds the head, such as an optimizer, notices.
+            # Only the class changes, so whatever refers to the head, such as an optimizer, remains valid.
             head.__class__ = _folded_class(kind)
         reports.append(HeadReport(name, kind.__name__, reason))
         outcome = f'left as it is: {reason}' if reason else 'folded'
@@ -126,7 +126,7 @@ def fold_heads(model: nn.Module) -> list[HeadReport]:
 
 
 def unfolded(cfg: Config) -> Config:
-    """Return a copy of `cfg` whose heads are mmseg's own in place of their folded forms: the same network, as slow."""
+    """Return a copy of `cfg` with mmseg's own heads in place of their folded forms: the same network, slower."""
     cfg = copy.deepcopy(cfg)
     for head in (cfg.model.decode_head, cfg.model.get('auxiliary_head')):
         if head:

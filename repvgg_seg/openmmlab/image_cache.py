@@ -4,8 +4,8 @@
     ROOT/.decoded/PATH/NAME.png.raw   its entry: a page of JSON, then the pixels
 
 ROOT is the deepest folder above all sources. An entry is valid while its source has the size and the time of change
-that it notes; else, or where there is none, the source is decoded as ever. Mapped pixels cost only the pages that are
-looked at: a crop reads its own rows.
+that it notes; else the source is decoded as without a cache. Of mapped pixels only the pages that are used are read: a
+crop reads its own rows.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
 FOLDER = '.decoded'
-FORMAT = 1  # raise it whenever entries of before must not be read
+FORMAT = 1  # raise it when older entries must not be read
 PAGE = 4096  # bytes of the header, so that the pixels are aligned
 
 
 @TRANSFORMS.register_module()
 class LoadCachedImage(LoadImageFromFile):
-    """mmcv's LoadImageFromFile, which takes the pixels from the cache where they are in it."""
+    """mmcv's LoadImageFromFile, which takes pixels that are cached from the cache."""
 
     @property
     def decoding(self) -> str:
@@ -63,7 +63,7 @@ class LoadCachedImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class LoadCachedAnnotations(LoadAnnotations):
-    """mmseg's LoadAnnotations, which takes the mask from the cache where it is in it."""
+    """mmseg's LoadAnnotations, which takes a mask that is cached from the cache."""
 
     channels = 1
 
@@ -149,6 +149,6 @@ def entry(source: str, folder: Path) -> Path:
 
 
 def identity(source: str, decoding: str) -> dict[str, Any]:
-    """Return what an entry must be of; a changed source shows at the cost of a look at its folder."""
+    """Return what identifies the source of an entry; it changes with the source, and costs one look at its folder."""
     state = os.stat(source)
     return {'format': FORMAT, 'decoding': decoding, 'source': [state.st_size, state.st_mtime_ns]}

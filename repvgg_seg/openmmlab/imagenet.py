@@ -79,7 +79,7 @@ class TopK(BaseMetric):
 
 @DATA_SAMPLERS.register_module()
 class GlobalBatchSampler(data.GlobalBatchSampler):
-    """The sampler of pretraining, told its share by the process group."""
+    """The sampler of pretraining, which takes its share of the images from the process group."""
 
     def __init__(self, dataset: data.ImageNet, batch_size: int, seed: int) -> None:
         super().__init__(len(dataset), batch_size, seed=seed, rank=get_rank(), world_size=get_world_size())
@@ -87,9 +87,9 @@ class GlobalBatchSampler(data.GlobalBatchSampler):
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """Epochs that can be interrupted at any iteration and go on as if they had not been; keeps the last `metrics`.
+    """Epochs that continue after an interruption at any iteration as if there had been none; keeps the last `metrics`.
 
-    Whatever is random is a function of the seed and of the place in the training: the order of the images and their
+    All that is random is a function of the seed and of the position in the training: the order of the images and their
     augmentation through GlobalBatchSampler, mixup through the seed that each iteration begins with.
     """
 
@@ -118,7 +118,7 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @HOOKS.register_module()
 class AveragedWeightsHook(EMAHook):
-    """Averages the weights without a trace in the training, and validates both kinds, the averaged as `ema/…`."""
+    """Averages the weights without changing the training, and validates both kinds, the averaged ones as `ema/…`."""
 
     def before_val_epoch(self, runner: Runner) -> None:
         """Leave the weights of the last step in place, with the first process' statistics: those that are saved."""
@@ -146,7 +146,7 @@ class PretrainingHook(Hook):
     """Logs images per second, keeps what a resumed run must have in common, and stops when the loss diverges."""
 
     def __init__(self, identity: dict[str, Any], batch: int, interval: int = 50) -> None:
-        # Plain data: what came through a config would make a checkpoint that runs code to be read.
+        # Plain data: the dictionaries of a config are objects, and a checkpoint with objects runs code when it is read.
         self.identity, self.batch, self.interval = dict(identity), batch, interval
 
     def after_train_iter(

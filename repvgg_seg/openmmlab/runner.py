@@ -35,7 +35,7 @@ def config_to_text(cfg: Config) -> str:
     except (ValueError, SyntaxError):
         same = False
     if not same:
-        raise ValueError('the config holds objects that are no plain data')
+        raise ValueError('the config holds objects that are not plain data')
     return text
 
 
@@ -50,7 +50,7 @@ def config_from_text(text: str) -> Config:
     except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
         raise ValueError('the recorded config cannot be read') from error
     if not isinstance(plain, dict):
-        raise ValueError('the recorded config is no dictionary')
+        raise ValueError('the recorded config is not a dictionary')
     return Config(plain)
 
 

@@ -1,4 +1,4 @@
-"""A file that cannot be read must not lose a training, and must not falsify an evaluation."""
+"""Unreadable files: a training skips them and reports them, an evaluation refuses them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def max_bad_share(cfg: Config) -> float:
     """Return which share of the training samples may be unreadable, by `cfg` or by default.
 
     Raises:
-        ValueError: that is no share.
+        ValueError: it is not a share.
     """
     share = cfg.get('max_bad_share', MAX_BAD_SHARE)
     if not isinstance(share, (int, float)) or not 0 <= share <= 1:
-        raise ValueError(f'max_bad_share={share!r} is no share of the training samples: give a number from 0 to 1')
+        raise ValueError(f'max_bad_share={share!r} is not a share of the training samples: give a number from 0 to 1')
     return share
 
 
@@ -48,7 +48,7 @@ class Ledger:
 
     @property
     def allowed(self) -> int:
-        """How many samples may be unreadable: one in any case, unless the share is 0."""
+        """How many samples may be unreadable: at least one, unless the share is 0."""
         return max(int(self.max_bad_share * self.samples), 1) if self.max_bad_share else 0
 
     def files(self) -> dict[str, str]:
@@ -86,10 +86,9 @@ class Ledger:
 
 @dataclass(frozen=True)
 class GuardedPipeline:
-    """A pipeline that returns None, for which mmengine takes another sample, where a file of a sample is unreadable.
+    """A pipeline that returns None for a sample with an unreadable file, so that mmengine takes another sample.
 
-    Without a ledger, which is for validation and test, it says which file that is. What fails for another reason
-    fails as before.
+    Without a ledger, in validation and test, the file is an error that names it. Other failures stay as they are.
     """
 
     pipeline: Compose
@@ -119,30 +118,30 @@ class SkippedFilesHook(Hook):
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger
-        self.told: set[str] = set()
+        self.reported: set[str] = set()
         self.size = 0
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
-        """Tell what the workers have listed since the last iteration."""
+        """Log what the workers have listed since the last iteration."""
         if not is_main_process() or (size := _size(self.ledger.path)) == self.size:
             return
         self.size = size
         for file, why in self.ledger.files().items():
-            if file not in self.told:
-                self.told.add(file)
+            if file not in self.reported:
+                self.reported.add(file)
                 runner.logger.warning(
                     'skipped: %s %s (%d of %d samples; %d may be unreadable)',
-                    file, why, len(self.told), self.ledger.samples, self.ledger.allowed,
+                    file, why, len(self.reported), self.ledger.samples, self.ledger.allowed,
                 )  # fmt: skip
 
     def after_train(self, runner: Runner) -> None:
         """Sum up."""
-        if is_main_process() and self.told:
+        if is_main_process() and self.reported:
             runner.logger.warning(
                 '%d of %d training samples were skipped, because they cannot be read: %s',
-                len(self.told), self.ledger.samples, self.ledger.path,
+                len(self.reported), self.ledger.samples, self.ledger.path,
             )  # fmt: skip
 
 

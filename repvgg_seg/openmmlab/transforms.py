@@ -15,7 +15,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets.transforms import Albu
 from mmseg.registry import TRANSFORMS
 
-MAX_CROPS = 11  # that mmseg's RandomCrop draws before it takes what comes
+MAX_CROPS = 11  # mmseg's RandomCrop draws at most so many crops, and takes the last one in any case
 
 
 @TRANSFORMS.register_module()

@@ -1,4 +1,4 @@
-"""The data set of pretraining and the order in which it is read, both functions of nothing but numbers."""
+"""The data set of pretraining and the order in which it is read, both determined by a few numbers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def mixed(*numbers: int) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers on the CPU from `seed`, and go on outside as if nothing had been drawn."""
+    """Draw torch's random numbers on the CPU from `seed`, and leave the generator as it was."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
@@ -40,7 +40,7 @@ class ImageNet(Dataset[dict[str, Any]]):
 
     Raises:
         FileNotFoundError: there is no data in `data_root`.
-        ValueError: the data or `augmentation` is none.
+        ValueError: a file of the data is damaged, or `augmentation` is unknown.
     """
 
     def __init__(self, data_root: str | Path, split: str, *, resolution: int = 224, augmentation: str = 'none') -> None:

@@ -62,10 +62,10 @@ def check_classes(train: Source, val: Source) -> None:
     Raises:
         ValueError: they do not; says which are in one alone.
     """
-    ours, theirs = set(train.classes), set(val.classes)
+    in_train, in_val = set(train.classes), set(val.classes)
     alone = [
         f'{shorten(sorted(names))} only in {where}'
-        for where, names in (('train', ours - theirs), ('val', theirs - ours))
+        for where, names in (('train', in_train - in_val), ('val', in_val - in_train))
         if names
     ]
     if alone:

@@ -1,4 +1,4 @@
-"""What happens to an image on its way to the network: uint8 tensors (3, H, W) all the way."""
+"""The transforms of an image before the network, all on uint8 tensors (3, H, W)."""
 
 from __future__ import annotations
 

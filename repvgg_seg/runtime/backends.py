@@ -63,7 +63,7 @@ def open_model(path: StrPath, backend: str, device: str, mode: str, *, trust: bo
         raise ValueError(f'there is no mode {mode!r}: choose one of {", ".join(MODES)}')
     _check_file(path)
     able = KINDS[path.suffix.lower()][1]
-    if device == 'cuda':  # which is none of OpenVINO's
+    if device == 'cuda':  # which OpenVINO does not have
         able = tuple(name for name in able if name != 'openvino') or able
     if backend == 'auto':
         backend = next((name for name in able if importlib.util.find_spec(name)), able[0])
@@ -94,7 +94,7 @@ def _check_file(path: Path) -> None:
         raise FileError(f'{path} holds the weights of {path.with_suffix(".xml").name}: name that file')
     if suffix not in KINDS:
         raise FileError(
-            f'{path} is no exported model, which ends in {" or ".join(KINDS)}: tools/export.py makes one of what '
+            f'{path} is not an exported model, which ends in {" or ".join(KINDS)}: tools/export.py makes one from what '
             'tools/convert_deploy.py wrote'
         )
     try:
@@ -138,7 +138,7 @@ def openvino_core() -> Any:
     freed in the order they were made in, the second puts back memory that is unmapped, and the next signal with a
     Python handler (a data loader's SIGCHLD, Ctrl-C) ends the process with a segmentation fault.
     """
-    return _core_of(os.getpid())  # a forked process has none of its parent's threads, so it needs a Core of its own
+    return _core_of(os.getpid())  # a forked process has none of its parent's threads, so it needs another Core
 
 
 @functools.cache

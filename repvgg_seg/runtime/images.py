@@ -32,8 +32,8 @@ def read_image(path: StrPath, *, upright: bool = True) -> Array:
 
     Raises:
         FileNotFoundError: it is not there.
-        ValueError: it is no path.
-        FileError: it is no image, cut short, larger than MAX_PIXELS, or of 32 bits a channel.
+        ValueError: it is not a path.
+        FileError: it is not an image, cut short, larger than MAX_PIXELS, or of 32 bits a channel.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f'an image is a path or an array (H, W, 3) of uint8 in RGB, not of type {type(path).__name__}')
@@ -55,7 +55,7 @@ def read_image(path: StrPath, *, upright: bool = True) -> Array:
     except FileNotFoundError:
         raise FileNotFoundError(f'{path} does not exist: check the path') from None
     except UnidentifiedImageError:
-        raise FileError(f'{path} is no image of a known format') from None
+        raise FileError(f'{path} is not an image of a known format') from None
     except FileError:
         raise
     except Exception as error:  # decoders raise nearly anything over a broken file

@@ -131,8 +131,8 @@ class ModelMetadata:
     def from_json(cls, text: str) -> ModelMetadata:
         """Read what `to_json` wrote.
 
-        Files of format 1 do not say how the test prepares images: theirs are cut into tiles by default, as they were
-        when these files were written.
+        Files of format 1 do not say how the test prepares images: their images are cut into tiles by default, as when
+        these files were written.
 
         Raises:
             ValueError: it is not that, or of a format that this version does not know.
@@ -142,7 +142,7 @@ class ModelMetadata:
         try:
             values = json.loads(text)
         except ValueError as error:
-            raise ValueError(f'the model metadata is no JSON ({error}): export the model again') from None
+            raise ValueError(f'the model metadata is not JSON ({error}): export the model again') from None
         except RecursionError:
             values = None
         if values is None or _deeper(values, MAX_DEPTH):
@@ -183,7 +183,8 @@ class ModelMetadata:
 
 
 def _deeper(value: Any, levels: int) -> bool:
-    """Whether lists and dictionaries are nested in more levels; in a loop, as the depth is a stranger's."""
+    """Whether lists and dictionaries are nested in more levels; in a loop and not by recursion, as the file may come
+    from anyone."""
     inner = [value]
     for _ in range(levels + 1):
         containers = [item for item in inner if isinstance(item, (list, dict))]

@@ -1,4 +1,4 @@
-"""Whole folders, videos and cameras through a Segmenter, into files; interrupted, the same call goes on."""
+"""Segmenting whole folders, videos and cameras into files; after an interruption the same call continues."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _in_loop(path: Path) -> bool:
 
 
 def share(inputs: Sequence[Input], environment: Mapping[str, str] = os.environ) -> tuple[list[Input], int, int]:
-    """Return this process' part of the inputs, its rank and how many there are, as torchrun tells each process.
+    """Return this process' part of the inputs, its rank and how many there are, as torchrun sets them for each process.
 
     Raises:
         ValueError: RANK and WORLD_SIZE don't fit each other.
@@ -156,14 +156,15 @@ def predict(
 ) -> Summary:
     """Segment `inputs` into `out`/{index,colour,overlay,area,confidence}, of which `save` names those that are written.
 
-    By default these are all that the file tells. A confidence is a PNG file of 255 * the probability of each pixel's
-    class, rounded. With `below`, confidences are written too, and the summary has the share of each image, of now and
-    of before, whose probability is smaller: of what is to be labelled next, the largest teach most.
+    By default all kinds are written that the file can give. A confidence is a PNG file of 255 * the probability of each
+    pixel's
+    class, rounded. With `below`, confidences are written too, and the summary has, for each image of this call and of
+    earlier ones, the share of its pixels with a smaller probability: label the images with the largest shares next.
 
     Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
     them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if
     other settings made it. Of a video, `frames` are taken at most; a live one ends with them or with Ctrl-C. What
-    cannot be read is left out as well, and told in the summary. A progress bar is drawn on stderr, unless `quiet`.
+    cannot be read is left out as well, and listed in the summary. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
         ValueError: `out` holds the results of another model or other settings, or cannot be written.

@@ -1,4 +1,4 @@
-"""Ways to work ahead of who takes the results: in order, in bounded memory, and ended when the taker leaves."""
+"""Computing results before they are asked for: in order, in bounded memory, and stopped when the consumer stops."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _END = object()
 
 
 def ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Generator[Result, None, None]:
-    """Map `items` in `workers` threads, in order, at most one item ahead of these; with one worker, in the caller's."""
+    """Map `items` in `workers` threads, in order, taking at most one item more; one worker is the caller's thread."""
     if workers == 1:
         yield from map(function, items)
         return
@@ -38,7 +38,7 @@ def ordered(function: Callable[[Item], Result], items: Iterable[Item], workers: 
 
 
 def until_error(items: Iterable[Item], failure: list[Exception]) -> Generator[Item, None, None]:
-    """Yield `items`; what they raise ends them and is put into `failure`, to be raised after what is under way."""
+    """Yield `items` until they raise; the error goes into `failure`, to be raised when the running calls are done."""
     try:
         yield from items
     except Exception as error:
@@ -46,9 +46,9 @@ def until_error(items: Iterable[Item], failure: list[Exception]) -> Generator[It
 
 
 def ahead_of(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
-    """Yield `items`, which a thread of their own produces, up to `depth` before they are asked for.
+    """Yield `items`, which another thread produces, up to `depth` of them before they are asked for.
 
-    What they raise is raised here. Closing this generator closes theirs, in its thread, and waits for that.
+    Their error is raised here. Closing this generator closes `items` in that thread, and waits for it.
     """
     ready: queue.Queue[Any] = queue.Queue(depth)
     closed = threading.Event()

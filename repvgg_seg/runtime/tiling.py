@@ -1,7 +1,7 @@
 """How an image of any size goes through a graph of one size: resized, then cut into overlapping tiles.
 
-Either step may be none: an image of the graph's size is one tile, as it is. `Route.cut` yields what the graph takes, a
-piece at a time, and `Route.paste` puts what the graph says of a piece into the result. Without resizing, the image is
+Either step may be left out: an image of the graph's size is one tile. `Route.cut` yields the pieces that the graph
+takes, and `Route.paste` puts the graph's result for a piece into the whole. Without resizing, the image is
 never copied as a whole.
 """
 
@@ -75,8 +75,7 @@ class Route:
 
     It is resized to `inside` (H, W), by default its own shape, as mmseg's test pipeline resizes: without antialiasing,
     up or down. Then it is cut into tiles that overlap by `overlap` pixels (H, W), and what is smaller than one is
-    padded with `colour`. Row of tiles by row, one tile at a time is touched, so an image that is not
-    resized may be a memory map.
+    padded with `colour`. Tiles are read row by row, one at a time, so an image that is not resized may be a memory map.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class Route:
         confidence: Confidence | None = None,
         threshold: float | None = None,
     ) -> None:
-        """Put the middle of a tile where it belongs.
+        """Copy the middle of a tile to its place in the image.
 
         Logits of an image that is one tile are resized to the image before they are compared, as mmseg does;
         classes, and logits of several tiles, are decided first and resized by nearest neighbour.
@@ -137,7 +136,7 @@ class Route:
 
 
 def _nearest(span: Span, inside: int, length: int) -> tuple[Any, slice]:
-    """Return the pixels of a tile along one axis that the pixels of the image are copies of, and where these are."""
+    """Return, along one axis, which pixels of a tile are copied, and to which pixels of the image."""
     if inside == length:
         return slice(span.keep - span.start, span.stop - span.start), slice(span.keep, span.stop)
     # Pixel y of the image, whose centre is y + 1/2, takes pixel floor((y + 1/2) * inside / length).
@@ -152,13 +151,13 @@ def decide(
     threshold: float | None,
     with_confidence: bool,
 ) -> tuple[Mask, Any]:
-    """Return the classes (H, W) of logits that are resized to `size`, bilinearly, and if asked how probable they are.
+    """Return the classes (H, W) of logits that are resized to `size` bilinearly and, if asked, their probabilities.
 
-    The probability is that of a softmax or, of a single channel, of a sigmoid, of which `threshold` parts two classes.
+    The probability is that of a softmax. A single channel is a sigmoid, and `threshold` separates its two classes.
     Resized planes are compared one by one, so that no more than a few of them are in memory.
 
     Raises:
-        ValueError: a single channel without a threshold, which files did not tell before.
+        ValueError: a single channel without a threshold, which older files do not hold.
     """
     planes = (
         plane if plane.shape == size else cv2.resize(plane, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -167,7 +166,7 @@ def decide(
     best = np.array(next(planes), np.float32)
     if len(logits) == 1:
         if threshold is None:
-            raise ValueError('the file does not tell the threshold of its sigmoid: export the model again')
+            raise ValueError('the file does not hold the threshold of its sigmoid: export the model again')
         probability = 1 / (1 + np.exp(-best))
         mask = probability > threshold
         return mask.astype(np.uint8), np.where(mask, probability, 1 - probability) if with_confidence else None

@@ -1,4 +1,4 @@
-"""One file from a web server to a folder: resumed, verified, and moved into place whole."""
+"""Downloading a file: resumed after interruptions, verified, and moved into place as a whole."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class _Dropped(Exception):
 
 
 def download(url: str, target: Path, verify: Callable[[Path], object], size: int | None = None) -> None:
-    """Bring `url` to `target`, unless another process does so meanwhile.
+    """Download `url` to `target`, unless another process does so meanwhile.
 
     What arrives goes to `target`.part, which a later call continues. `verify` raises WeightsError where it
     finds that the part is not what it should be; then the part is dropped. No more than `size` bytes are read.
@@ -76,19 +76,19 @@ def download(url: str, target: Path, verify: Callable[[Path], object], size: int
 
 @contextmanager
 def _exclusive(path: Path) -> Iterator[BinaryIO]:
-    """Open a file to append, as its only holder among processes; a holder that dies lets go of it."""
+    """Open a file to append, locked against other processes; the lock ends with the process."""
     while True:
         with open(path, 'a+b') as file:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # The holder before us may have renamed or removed the file that we were waiting for.
+            # The process that had the lock may have renamed or removed the file meanwhile.
             if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 yield file
                 return
 
 
 def _fetch(url: str, file: BinaryIO, size: int | None) -> None:
-    """Append to `file` what it lacks of `url`; connections that end early are taken up again."""
+    """Append to `file` what it lacks of `url`; connections that end early are opened again."""
     for attempt in range(ATTEMPTS):
         try:
             _request(url, file, size)
@@ -120,7 +120,7 @@ def _request(url: str, file: BinaryIO, size: int | None) -> None:
     except urllib.error.URLError:
         raise
     except (ValueError, http.client.InvalidURL) as error:
-        raise WeightsError(f'{url} is no address ({error}): check it') from error
+        raise WeightsError(f'{url} is not an address ({error}): check it') from error
     except (OSError, http.client.HTTPException) as error:
         raise _Dropped(f'the connection ended ({type(error).__name__})') from error
     with response:

@@ -132,7 +132,7 @@ def unwrap(checkpoint: Mapping[str, Any], *, ema: bool | None = None) -> StateDi
         if name in _COUNTERS:
             continue
         if not isinstance(value, Tensor):
-            raise WeightsError(f'{name} is a {type(value).__name__}, not a tensor: this is no state dict')
+            raise WeightsError(f'{name} is a {type(value).__name__}, not a tensor: this is not a state dict')
         if name in tensors:
             raise WeightsError(f'this file holds {name} twice, with and without the prefix of a wrapper')
         tensors[name] = value
@@ -170,7 +170,7 @@ def detect(state_dict: Mapping[str, Any]) -> str:
 
 
 def to_official(state_dict: Mapping[str, Tensor]) -> StateDict:
-    """Return the same tensors under the names this package uses, whatever dialect they came in.
+    """Return the same tensors under the names this package uses, from any dialect.
 
     A segmentor keeps its `backbone.` prefix and its heads; anything else loses the prefix.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Model = TypeVar('Model', bound=nn.Module)
 
 SCHEME = 'repvgg://'
-# Said wherever weights cannot be had.
+# Added to messages about weights that cannot be had.
 WITHOUT = 'to train without them, pass --cfg-options model.backbone.init_cfg=None'
 
 
@@ -108,7 +108,7 @@ def resolve(source: StrPath) -> Path:
 
 
 def find(name: str) -> tuple[WeightFile, Path] | None:
-    """Return the file of a release that is there already, not yet verified."""
+    """Return the file of a release that is on disk already, not yet verified."""
     candidates = ((file, folder / file.file) for folder in folders() for file in manifest()[name].files)
     return next(((file, path) for file, path in candidates if path.is_file()), None)
 
@@ -155,34 +155,57 @@ def _resolve_url(url: str) -> Path:
     elif digits:
         download(url, path, file.verify)
     else:
-        download(url, path, read_checkpoint)  # nothing is published to check against, but it must be whole
+        download(url, path, read_checkpoint)  # no hash is published, but the file must be whole
     return path
 
 
-def read_weights(source: StrPath, *, ema: bool | None = None) -> StateDict:
-    """Return the tensors of a path, a URL or `repvgg://NAME` in any dialect, under this package's names.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A weight file that was read: `read` it once where its weights and its meta data are both needed."""
+
+    path: Path
+    content: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, source: StrPath) -> Checkpoint:
+        """Read a path, a URL or `repvgg://NAME`.
+
+        Raises:
+            WeightsError: it cannot be had or read.
+        """
+        path = resolve(source)
+        return cls(path, read_checkpoint(path))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What a training noted beside the weights."""
+        meta = self.content.get('meta')
+        return meta if isinstance(meta, dict) else {}
+
+
+def read_weights(source: StrPath | Checkpoint, *, ema: bool | None = None) -> StateDict:
+    """Return the tensors of a checkpoint, a path, a URL or `repvgg://NAME` in any dialect, under this package's names.
 
     Raises:
-        WeightsError: the source cannot be had or read, is no RepVGG's, or holds what cannot be weights.
+        WeightsError: the source cannot be had or read, is not of a RepVGG, or holds what cannot be weights.
     """
-    path = resolve(source)
-    checkpoint = read_checkpoint(path)
+    checkpoint = source if isinstance(source, Checkpoint) else Checkpoint.read(source)
     try:
-        tensors = to_official(unwrap(checkpoint, ema=ema))
+        tensors = to_official(unwrap(checkpoint.content, ema=ema))
         for key, value in tensors.items():
             _check_value(key, value, torch.float32 if key.endswith(_FLOATING) else value.dtype)
         return tensors
     except WeightsError as error:
-        raise WeightsError(f'{path}: {error}') from error
+        raise WeightsError(f'{checkpoint.path}: {error}') from error
 
 
-def load_weights(model: Model, source: StrPath, *, ema: bool | None = None) -> Model:
+def load_weights(model: Model, source: StrPath | Checkpoint, *, ema: bool | None = None) -> Model:
     """Load weights in any dialect into a trunk, classifier, backbone or whole segmentor, and return it.
 
-    `source` is a path, a URL or `repvgg://NAME`; `ema` as in `dialects.unwrap`. The file must hold each
-    tensor of the model in its shape. It may hold more only by name: the classifier, auxiliary heads and later
-    stages that the model was built without and, for a trunk, the heads of a segmentor. Where anything does
-    not fit, the model stays as it was.
+    `source` is a path, a URL, `repvgg://NAME` or a checkpoint that was read; `ema` as in `key_maps.unwrap`.
+    The file must hold each tensor of the model in its shape. It may hold more only by name: the classifier, auxiliary
+    heads and later stages that the model was built without and, for a trunk, the heads of a segmentor. Where anything
+    does not fit, the model stays as it was.
 
     Raises:
         WeightsError: the source cannot be had or read, or does not fit the model; lists both sides.
@@ -191,7 +214,7 @@ def load_weights(model: Model, source: StrPath, *, ema: bool | None = None) -> M
     try:
         tensors = fitting(model, tensors)
     except WeightsError as error:
-        raise WeightsError(f'{source}: {error}') from error
+        raise WeightsError(f'{source.path if isinstance(source, Checkpoint) else source}: {error}') from error
     # Not strict, because old files lack `num_batches_tracked`, and only that.
     model.load_state_dict(tensors, strict=False)
     return model
@@ -205,7 +228,7 @@ def fitting(model: nn.Module, tensors: StateDict) -> StateDict:
     """
     trunk = model if isinstance(model, RepVGG) else getattr(model, 'backbone', None)
     if not isinstance(trunk, RepVGG):
-        raise WeightsError(f'{type(model).__name__} is no RepVGG, and has none as its backbone')
+        raise WeightsError(f'{type(model).__name__} is not a RepVGG, and has none as its backbone')
     if trunk is not model and not is_segmentor(tensors):
         raise WeightsError(
             f'these weights have no segmentation head but {shorten(tensors, 3)}: load them into model.backbone'
@@ -248,7 +271,7 @@ def _check_value(key: str, value: Tensor, dtype: torch.dtype) -> None:
     """Check that a tensor holds numbers of the kind of `dtype`, all finite there."""
     plain = value.layout == torch.strided and not (value.is_meta or value.is_quantized or value.is_complex())
     if not plain or value.is_floating_point() != dtype.is_floating_point:
-        raise WeightsError(f'{key} is of type {value.dtype}, which is no weight: use the original file')
+        raise WeightsError(f'{key} is of type {value.dtype}, which is not a weight: use the original file')
     if not value.to(dtype).isfinite().all():  # a float64 may overflow
         raise WeightsError(f'{key} is not finite everywhere: the training diverged, or the file is damaged')
 

@@ -52,7 +52,7 @@ def _allowed_globals(history_buffer: type) -> list[Callable | tuple[Callable, st
     """Return the entries of torch's allowlist, each with the name it stands for in a file."""
 
     def history_method(owner: Any, name: str) -> Any:
-        # A HistoryBuffer pickles its methods as getattr calls; the real getattr would open every door.
+        # A HistoryBuffer pickles its methods as getattr calls; the real getattr would give access to everything.
         if owner is not history_buffer or name not in _HISTORY_METHODS:
             raise _refusal('builtins.getattr')
         return getattr(owner, name, None)

@@ -1,4 +1,4 @@
-"""The cache of decoded files: the same pixels as mmseg's loaders give, whatever happens to it or to the data set."""
+"""The cache of decoded files: the same pixels as mmseg's loaders give, also where it or the data set changes."""
 
 import itertools
 import json
@@ -20,9 +20,9 @@ from mmseg.utils import register_all_modules
 from PIL import Image
 
 from repvgg_seg.apps import cache_dataset
-from repvgg_seg.apps.config import load_config
 from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.openmmlab import image_cache
+from repvgg_seg.workflows.config import load_config
 from tests.conftest import tool
 
 register_all_modules()
@@ -63,8 +63,8 @@ def entry(data: Path, source: Path) -> Path:
 
 def test_cached_files_are_what_mmseg_decodes(data, argv, capsys) -> None:
     assert tool('cache_dataset')(argv) == 0
-    said = capsys.readouterr().out
-    assert '0 files are cached, 16 are not and will take 0.00 GB' in said and 'all 16 files are cached' in said
+    message = capsys.readouterr().out
+    assert '0 files are cached, 16 are not and will take 0.00 GB' in message and 'all 16 files are cached' in message
     for image, mask in zip(sorted(data.glob(IMAGES)), sorted(data.glob(MASKS)), strict=True):
         assert is_cached(image) and is_cached(mask, 'LoadCachedAnnotations')
         ours, theirs = load('LoadCachedImage', image), load('LoadImageFromFile', image)
@@ -109,14 +109,14 @@ def test_palettes_stay_indices_and_turned_photographs_are_turned(data, argv) -> 
     assert np.array_equal(load('LoadCachedImage', image)['img'], expected[1])
 
 
-def test_what_cannot_be_cached_is_told_and_the_rest_is_cached(data, argv, capsys) -> None:
+def test_what_cannot_be_cached_is_reported_and_the_rest_is_cached(data, argv, capsys) -> None:
     broken, deep = sorted(data.glob(IMAGES))[:2]
     broken.write_bytes(b'no image')
     cv2.imwrite(str(deep), np.full((64, 128, 3), 40000, np.uint16))
     assert tool('cache_dataset')([*argv, 'train_dataloader.dataset.pipeline.0.color_type=unchanged']) == 2
-    said = capsys.readouterr().err
-    assert '2 of 16 files cannot be decoded, first ' in said and 'all others are cached' in said
-    assert f'{broken} (failed to load image' in said or f'{deep} (uint16, not 8 bits a channel)' in said
+    message = capsys.readouterr().err
+    assert '2 of 16 files cannot be decoded, first ' in message and 'all others are cached' in message
+    assert f'{broken} (failed to load image' in message or f'{deep} (uint16, not 8 bits a channel)' in message
     assert len(list((data / '.decoded').rglob('*.raw'))) == 14
     other = sorted(data.glob(IMAGES))[2]
     assert not is_cached(other)  # with alpha and depth, not as the colours that the loader here asks for
@@ -166,7 +166,7 @@ def test_a_damaged_entry_is_as_good_as_none(data, argv, damage, monkeypatch) -> 
     assert list(plan(argv).missing) == [str(image)]
 
 
-def test_without_a_cache_nothing_is_said(data, monkeypatch) -> None:
+def test_without_a_cache_nothing_is_logged(data, monkeypatch) -> None:
     monkeypatch.setattr(image_cache, 'print_log', lambda *_, **__: pytest.fail('nothing is wrong'))
     image = sorted(data.glob(IMAGES))[0]
     assert np.array_equal(load('LoadCachedImage', image)['img'], cv2.imread(str(image)))
@@ -206,13 +206,14 @@ def test_several_processes_may_build_it_at_once(data, argv) -> None:
     assert len([path for path in (data / '.decoded').rglob('*') if path.is_file()]) == 16
 
 
-def test_a_disk_without_room_is_told_before_anything_is_written(data, argv, capsys, monkeypatch) -> None:
+def test_a_disk_without_room_is_reported_before_anything_is_written(data, argv, capsys, monkeypatch) -> None:
     usage = shutil.disk_usage(data)
     monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=100_000))
     assert tool('cache_dataset')(argv) == 2
-    said = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert (
-        '.decoded would take 0.0 GB more, but its disk has 0.0 GB free: make room, or make that folder a link' in said
+        '.decoded would take 0.0 GB more, but its disk has 0.0 GB free: make room, or make that folder a link'
+        in message
     )
     assert not (data / '.decoded').exists()
 
@@ -225,7 +226,7 @@ def test_the_cache_may_be_a_link_to_another_disk(data, argv, tmp_path) -> None:
     assert is_cached(sorted(data.glob(IMAGES))[0])
 
 
-def test_a_pipeline_that_would_not_read_it_is_told(repo, data, capsys) -> None:
+def test_a_pipeline_that_would_not_read_it_is_reported(repo, data, capsys) -> None:
     argv = [str(repo / 'configs/pspnet_repvgg_a0_demo.py'), '--cfg-options', f'data_root={data}']
     assert tool('cache_dataset')(argv) == 2
     assert (

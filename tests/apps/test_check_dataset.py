@@ -14,10 +14,11 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from repvgg_seg.apps.check_dataset import check_dataset
-from repvgg_seg.apps.config import load_config
-from repvgg_seg.data.report import GROUPS
-from repvgg_seg.data.samples import ORIENTATION
+from repvgg_seg.data.checks import CHECKS, RIGHT, check
+from repvgg_seg.data.samples import ORIENTATION, Sample
+from repvgg_seg.data.splits import Split
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.splits import check_dataset
 from tests.conftest import fails, tool
 
 CONFIG = """
@@ -182,7 +183,7 @@ def first(kind: str, function: Callable[[Path], object]) -> Callable[[Data], Non
 
 
 FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
-    # name: (what breaks the data, severity and name of the one finding, what is said)
+    # name: (what breaks the data, severity and name of the one finding, its message)
     'a missing mask': (first('masks', Path.unlink), 'error', 'missing_mask', r'a mask: 1 .*0\.png has no .*0\.png'),
     'a mask too many': (first('images', Path.unlink), 'warning', 'extra_mask', r'without an image: 1 \(.*0\.png\)'),
     'an image of another suffix': (
@@ -193,7 +194,7 @@ FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
     'an image with a wrong checksum': (first('images', flip_bits), 'error', 'unreadable_image', r'0\.png: broken PNG'),
     'an empty image': (first('images', lambda p: p.write_bytes(b'')), 'error', 'unreadable_image', r'0\.png: is empty'),
     'a text in place of an image': (
-        first('images', lambda p: p.write_text('nothing')), 'error', 'unreadable_image', r'0\.png: is no image'
+        first('images', lambda p: p.write_text('nothing')), 'error', 'unreadable_image', r'0\.png: is not an image'
     ),
     'a truncated mask': (first('masks', truncate), 'error', 'unreadable_mask', r'0\.png: image file is truncated'),
     'a mask of another size': (
@@ -256,11 +257,11 @@ FAULTS: dict[str, tuple[Callable[[Data], object], str, str, str]] = {
 }  # fmt: skip
 
 
-def test_a_clean_data_set_is_passed_in_silence(data, tmp_path, capsys) -> None:
+def test_a_clean_data_set_has_no_findings(data, tmp_path, capsys) -> None:
     argv = [str(data.config), '--out', str(tmp_path / 'out'), '--json', str(tmp_path / 'data.json'), '--workers', '2']
     assert tool('check_dataset')(argv) == 0
-    said = capsys.readouterr().out
-    assert said.count('\nok ') == len(GROUPS) and 'no errors, no warnings' in said
+    message = capsys.readouterr().out
+    assert message.count('\nok ') == len(RIGHT) and 'no errors, no warnings' in message
     assert {p.name for p in (tmp_path / 'out').iterdir()} == {'class_frequencies.png', 'train.png', 'val.png'}
     found = json.loads((tmp_path / 'data.json').read_text())
     assert found['findings'] == [] and found['splits']['train']['sizes'] == [[128, 64, 8]]
@@ -280,9 +281,26 @@ def test_each_fault_is_found_and_nothing_else(fault: str, data) -> None:
     assert re.search(message, str(found[0])), str(found[0])
 
 
-def test_every_check_stands_in_one_place_of_the_report() -> None:
-    named = [check for checks in GROUPS.values() for check in checks]
-    assert len(named) == len(set(named)) and {check for _, _, check, _ in FAULTS.values()} <= set(named)
+def test_every_check_has_a_name_of_its_own_and_a_place_in_the_report() -> None:
+    checks = [check for several in CHECKS.values() for check in several]
+    names = {check.name for check in checks}
+    assert len(checks) == len(names) and {check.right for check in checks} == set(RIGHT)
+    assert {check for _, _, check, _ in FAULTS.values()} <= names
+
+
+def test_a_check_is_one_function_that_the_command_and_its_report_pick_up(data, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(CHECKS, 'sample', [*CHECKS['sample']])
+
+    @check('sample', RIGHT[2], 'warning', 'images that are wide: {count}', 'crop them')
+    def wide(sample: Sample, split: Split) -> str:
+        return sample.image if split.is_training and sample.image_size[0] > 100 else ''
+
+    argv = [str(data.config), '--out', str(data.root / 'out'), '--workers', '1', '--json', str(data.root / 'x.json')]
+    assert tool('check_dataset')(argv) == 0
+    printed = capsys.readouterr().out
+    assert 'WARNING  train: images that are wide: 8' in printed and '-> crop them' in printed
+    [found] = json.loads((data.root / 'x.json').read_text())['findings']
+    assert (found['check'], found['severity'], found['count']) == ('wide', 'warning', 8)
 
 
 def test_faults_that_depend_on_the_config(data) -> None:
@@ -328,8 +346,8 @@ def test_label_ids_of_cityscapes_in_place_of_train_ids(tiny_config, tmp_path, ca
     argv = [tiny_config, '--out', tmp_path / 'out', '--workers', '1', '--cfg-options',
             'train_dataloader.dataset.seg_map_suffix=_gtFine_labelIds.png']  # fmt: skip
     assert 'should not be trained on this data' in fails(capsys, 'check_dataset', *argv)
-    said = fails(capsys, 'train', argv[0], '--work-dir', tmp_path / 'w', *argv[-2:])
-    assert re.search(r'outside the 19 classes .*these look like Cityscapes\' labelIds.*make_train_ids\.py', said)
+    message = fails(capsys, 'train', argv[0], '--work-dir', tmp_path / 'w', *argv[-2:])
+    assert re.search(r'outside the 19 classes .*these look like Cityscapes\' labelIds.*make_train_ids\.py', message)
     assert not (tmp_path / 'w').exists()
 
 
@@ -338,12 +356,12 @@ def test_errors_are_printed_with_files_and_cures_and_end_in_status_2(data, tmp_p
         mask.unlink()
     argv = [str(data.config), '--out', str(tmp_path / 'out'), '--workers', '1']
     assert tool('check_dataset')(argv) == 2
-    said = capsys.readouterr()
+    message = capsys.readouterr()
     assert re.search(
         r'ERROR +train: images without a mask: 6\n( +\S+/images/train/\d\.png has no \S+\n){5} +…\n +-> add the masks',
-        said.out,
+        message.out,
     )
-    assert '1 error, no warnings' in said.out and 'should not be trained on this data' in said.err
+    assert '1 error, no warnings' in message.out and 'should not be trained on this data' in message.err
 
 
 # ---- what train.py refuses at the start
@@ -366,7 +384,7 @@ REFUSED: dict[str, tuple[Callable[[Data], object], list[str], str]] = {
         lambda d: None, ['model.auxiliary_head.num_classes=2'],
         r'the data set names 3 classes, and auxiliary_head has outputs for 2: set model\.auxiliary_head\.num_classes=3',
     ),
-    'a share that is none': (lambda d: None, ['max_bad_share=7'], r'max_bad_share=7 is no share .* from 0 to 1'),
+    'a share that is none': (lambda d: None, ['max_bad_share=7'], r'max_bad_share=7 is not a share .* from 0 to 1'),
 }  # fmt: skip
 
 
@@ -375,7 +393,7 @@ def test_train_refuses_what_cannot_train(fault: str, data, tmp_path, capsys) -> 
     destroy, options, message = REFUSED[fault]
     destroy(data)
     argv = [data.config, '--work-dir', tmp_path / 'w', *(['--cfg-options', *options] if options else [])]
-    assert re.search(message, said := fails(capsys, 'train', *argv)), said
+    assert re.search(message, text := fails(capsys, 'train', *argv)), text
     assert not (tmp_path / 'w').exists()
 
 

@@ -10,10 +10,13 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from repvgg_seg.apps.config import CONFIGS, add_cfg_options, find_config, load_config, recorded_config
+from repvgg_seg.apps import export
+from repvgg_seg.apps.config import add_cfg_options
 from repvgg_seg.deploy import convert
 from repvgg_seg.openmmlab.datasets import inner_data_sets
 from repvgg_seg.openmmlab.runner import CONFIG_KEY, config_from_text, config_to_text
+from repvgg_seg.workflows.config import CONFIGS, find_config, load_config, recorded_config
+from repvgg_seg.workflows.work_dir import open_checkpoint
 from tests.conftest import fails, tool
 
 
@@ -33,14 +36,17 @@ def test_a_config_survives_as_text() -> None:
     again = config_from_text(config_to_text(cfg))
     assert again.to_dict() == {k: v for k, v in cfg.to_dict().items() if k not in ('load_from', 'resume')}
     assert isinstance(again.crop_size, tuple)
-    with pytest.raises(ValueError, match='no plain data'):
+    with pytest.raises(ValueError, match='not plain data'):
         config_to_text(Config({'x': object()}))
 
 
 def test_a_checkpoint_remembers_the_config_with_its_options(trained, tiny_config) -> None:
-    cfg = recorded_config(trained)
+    cfg = recorded_config(open_checkpoint(trained))
     assert cfg.model == load_config(tiny_config).model
-    assert recorded_config(trained, {'data_root': 'elsewhere'}).test_dataloader.dataset.data_root == 'elsewhere'
+    assert (
+        recorded_config(open_checkpoint(trained), {'data_root': 'elsewhere'}).test_dataloader.dataset.data_root
+        == 'elsewhere'
+    )
 
 
 @pytest.mark.parametrize(
@@ -49,7 +55,7 @@ def test_a_checkpoint_remembers_the_config_with_its_options(trained, tiny_config
         (None, 'does not hold the config that it was trained with: name the config, too'),
         ("__import__('os').system('touch marker')", 'the recorded config cannot be read'),
         ('[' * 100000, 'the recorded config cannot be read'),
-        ('[1]', 'is no dictionary'),
+        ('[1]', 'is not a dictionary'),
         ("{'custom_imports': {'imports': ['antigravity']}}", "names code of its own, 'antigravity'"),
         ("{'model': {'heads': [{'type': 'os.system'}]}}", "names code of its own, 'os.system'"),
     ],
@@ -58,7 +64,7 @@ def test_nothing_of_a_recorded_config_runs(tmp_path, monkeypatch, text, message)
     monkeypatch.chdir(tmp_path)
     torch.save({'meta': {} if text is None else {CONFIG_KEY: text}, 'state_dict': {}}, tmp_path / 'x.pth')
     with pytest.raises(ValueError, match=message):
-        recorded_config(tmp_path / 'x.pth')
+        recorded_config(open_checkpoint(tmp_path / 'x.pth'))
     assert not (tmp_path / 'marker').exists()
 
 
@@ -134,14 +140,16 @@ def test_data_root_reaches_data_sets_inside_wrappers(repo, tmp_path) -> None:
     assert [part.data_root for part in parts] == ['new'] * 3
 
 
-def test_a_run_with_options_goes_from_its_work_directory_to_a_file(trained, tiny_config, tmp_path, capsys) -> None:
+def test_a_run_with_options_goes_from_its_work_directory_to_a_file(tiny_config, tmp_path, monkeypatch, capsys) -> None:
     work = tmp_path / 'work'
     options = ['--cfg-options', 'model.backbone.arch=RepVGG-A1', 'train_cfg.max_iters=2']
     assert tool('train')([str(tiny_config), '--work-dir', str(work), *options]) == 0
-    argv = [str(work), '--to', 'onnx', '--size', '64x128']
+    argv = [str(work), '--to', 'exported-program', '--size', '64x128']
     assert tool('export')(argv) == 0
     deploy = work / 'deploy'
-    assert (deploy / 'model.onnx').is_file() and "arch='RepVGG-A1'" in (deploy / 'deploy.py').read_text()
+    assert (deploy / 'model.pt2').is_file() and "arch='RepVGG-A1'" in (deploy / 'deploy.py').read_text()
+    written = json.loads((deploy / 'model.pt2.report.json').read_text())
+    monkeypatch.setattr(export, 'export_segmentor', lambda *args, **options: written)  # what follows is of the folder
     before = (deploy / 'report.json').stat().st_mtime_ns
     assert tool('export')(argv) == 0 and (deploy / 'report.json').stat().st_mtime_ns == before  # it was up to date
 
@@ -174,7 +182,7 @@ def test_a_conversion_that_was_interrupted_is_not_exported(deployed, tmp_path, m
         (['nowhere.py', 'x.pth', 'a'], 'there is no config nowhere.py'),
     ],
 )
-def test_conversions_that_are_not_told_enough(argv, message, capsys) -> None:
+def test_conversions_with_too_few_or_too_many_arguments(argv, message, capsys) -> None:
     assert message in fails(capsys, 'convert_deploy', *argv)
 
 

@@ -13,9 +13,11 @@ from PIL import ExifTags, Image
 
 from repvgg_seg import files
 from repvgg_seg.apps import export
-from repvgg_seg.apps.export import default_size, export_model, read_preparation, sizes_of_val
+from repvgg_seg.apps.export import export_model
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
+from repvgg_seg.weights import pretrained
+from repvgg_seg.workflows.preparation import default_size, read_preparation, sizes_of_val
 from tests.conftest import fails, latest, tool, without_hash_of_config
 
 
@@ -56,13 +58,23 @@ def test_the_report_says_what_was_compared(exported, deployed) -> None:
     assert report['metadata']['source'] == {'file': 'deploy.pth', 'sha256': recorded['sha256']}
 
 
-def test_the_file_stands_beside_the_model_unless_told_otherwise(deployed, tmp_path, capsys) -> None:
+def test_converting_and_exporting_read_each_checkpoint_once(trained, tmp_path, monkeypatch) -> None:
+    work = shutil.copytree(trained, tmp_path / 'work')
+    files_read = []
+    read = pretrained.read_checkpoint
+    monkeypatch.setattr(pretrained, 'read_checkpoint', lambda path: files_read.append(path.name) or read(path))
+    monkeypatch.setattr(export, 'export_segmentor', lambda *args, **options: {})
+    export_model(work, 'onnx', size=(64, 128))
+    assert files_read == [next(work.glob('best_*')).name, 'deploy.pth']
+
+
+def test_the_file_is_written_beside_the_model_by_default(deployed, tmp_path, capsys) -> None:
     shutil.copytree(deployed, tmp_path / 'model')
     argv = [str(tmp_path / 'model'), '--to', 'exported-program', '--precision', 'bf16']
     assert tool('export')([*argv, '--size', '32x64', '--image-size', '48x80', '--batch', 'dynamic']) == 0
-    said = capsys.readouterr().out
-    assert 'model_bf16.pt2' in said and 'images dynamicx48x80x3, bf16' in said
-    assert 'of the pixels lead by more than rounding' in said
+    message = capsys.readouterr().out
+    assert 'model_bf16.pt2' in message and 'images dynamicx48x80x3, bf16' in message
+    assert 'of the pixels lead by more than rounding' in message
     assert (tmp_path / 'model/model_bf16.pt2.report.json').is_file()
 
 
@@ -90,56 +102,56 @@ def test_the_size_is_that_of_the_test_pipeline(change: dict, size, deployed) -> 
     if size:
         assert default_size(cfg) == size
     else:
-        with pytest.raises(ValueError, match='the config tells no size of images: give one with --size'):
+        with pytest.raises(ValueError, match='the config names no size of images: give one with --size'):
             default_size(cfg)
 
 
 def test_folders_that_hold_something_else(capsys, deployed, tmp_path) -> None:
-    def said(folder, *options: object) -> str:
+    def refusal(folder, *options: object) -> str:
         before = sorted(tmp_path.rglob('*'))
         text = fails(capsys, 'export', folder, '--to', 'onnx', *options)
         assert sorted(tmp_path.rglob('*')) == before  # nothing was written
         return text
 
     model = tmp_path / 'model'
-    assert f'{model} is no folder: name a folder that tools/convert_deploy.py wrote' in said(model)
+    assert f'{model} is not a folder: name a folder that tools/convert_deploy.py wrote' in refusal(model)
     (tmp_path / 'empty').mkdir()
-    assert 'holds no deploy.py and no deploy.pth and no report.json' in said(tmp_path / 'empty')
+    assert 'holds no deploy.py and no deploy.pth and no report.json' in refusal(tmp_path / 'empty')
     shutil.copytree(deployed, model)
     whole = (model / 'deploy.pth').read_bytes()
     (model / 'deploy.pth').write_bytes(whole[:-100])
-    assert 'deploy.pth is not the file that' in said(model)
+    assert 'deploy.pth is not the file that' in refusal(model)
     (model / 'deploy.pth').write_bytes(whole)
     (model / 'report.json').write_text('{')
-    assert 'report.json cannot be read: convert the model again' in said(model)
+    assert 'report.json cannot be read: convert the model again' in refusal(model)
     (model / 'deploy.py').unlink()
-    assert 'so it is a classifier' in said(model)
+    assert 'so it is a classifier' in refusal(model)
     shutil.copy(deployed / 'report.json', model)
     without_hash_of_config(model)
     text = (deployed / 'deploy.py').read_text()
     cfg = Config.fromfile(deployed / 'deploy.py')
     cfg.model.type = cfg.model.pop('segmentor')
     cfg.dump(model / 'deploy.py')
-    assert 'does not describe a deployed model' in said(model)
+    assert 'does not describe a deployed model' in refusal(model)
     (model / 'deploy.py').write_text(f"{text}\nmodel['data_preprocessor']['test_cfg'] = dict(size_divisor=32)\n")
-    assert 'pads images for the test (data_preprocessor.test_cfg)' in said(model)
+    assert 'pads images for the test (data_preprocessor.test_cfg)' in refusal(model)
 
 
 def test_options_that_do_not_fit(capsys, deployed, tmp_path, monkeypatch) -> None:
-    def said(*options: object) -> str:
+    def refusal(*options: object) -> str:
         return fails(capsys, 'export', deployed, '--to', *options)
 
-    assert "invalid choice: 'tflite'" in said('tflite')
-    assert "onnx cannot be exported in 'bf16', only in fp32, fp16, int8" in said('onnx', '--precision', 'bf16')
-    assert 'sizes and batches begin at 1' in said('onnx', '--size', '0x64')
-    assert "invalid choice: 'boxes'" in said('onnx', '--output', 'boxes')
-    assert 'm.bin must end in .xml' in said('openvino', '--out', tmp_path / 'm.bin')
-    assert 'gone.png does not exist' in said('onnx', '--images', tmp_path / 'gone.png')
+    assert "invalid choice: 'tflite'" in refusal('tflite')
+    assert "onnx cannot be exported in 'bf16', only in fp32, fp16, int8" in refusal('onnx', '--precision', 'bf16')
+    assert 'sizes and batches begin at 1' in refusal('onnx', '--size', '0x64')
+    assert "invalid choice: 'boxes'" in refusal('onnx', '--output', 'boxes')
+    assert 'm.bin must end in .xml' in refusal('openvino', '--out', tmp_path / 'm.bin')
+    assert 'gone.png does not exist' in refusal('onnx', '--images', tmp_path / 'gone.png')
     (tmp_path / 'empty').mkdir()
-    assert 'empty holds no image' in said('onnx', '--images', tmp_path / 'empty')
+    assert 'empty holds no image' in refusal('onnx', '--images', tmp_path / 'empty')
     monkeypatch.setitem(sys.modules, 'openvino', None)
-    assert '`pip install openvino` brings it' in said('openvino', '--out', tmp_path / 'm.xml')
-    assert "'many' is neither a number nor 'dynamic'" in said('onnx', '--batch', 'many')
+    assert '`pip install openvino` brings it' in refusal('openvino', '--out', tmp_path / 'm.xml')
+    assert "'many' is neither a number nor 'dynamic'" in refusal('onnx', '--batch', 'many')
 
 
 # ---- how the test prepares images
@@ -185,7 +197,7 @@ def test_the_file_says_how_the_test_prepares_images(deployed, steps, expected) -
         (dict(type='LoadImageFromFile', color_type='grayscale'), 'LoadImageFromFile of grayscale'),
     ],
 )
-def test_a_preparation_that_no_file_repeats_is_refused(deployed, step, named) -> None:
+def test_a_preparation_that_files_cannot_repeat_is_refused(deployed, step, named) -> None:
     with pytest.raises(ValueError, match=f'the test pipeline has {named}, which no exported file repeats'):
         read_preparation(config_of(deployed, step))
     assert isinstance(read_preparation(config_of(deployed, step), 'tile'), Preparation)
@@ -266,26 +278,28 @@ def test_a_folder_has_no_labels_so_agreement_is_demanded(deployed, demo_data, tm
     )
 
 
-def test_what_int8_needs_is_told_before_it_is_computed(capsys, deployed, tiny_config, demo_data, tmp_path) -> None:
-    def said(*options: object, model=deployed, to='openvino', precision='int8') -> str:
+def test_what_int8_lacks_is_reported_before_anything_is_computed(
+    capsys, deployed, tiny_config, demo_data, tmp_path
+) -> None:
+    def refusal(*options: object, model=deployed, to='openvino', precision='int8') -> str:
         return fails(capsys, 'export', model, '--to', to, '--precision', precision, *options)
 
     images = demo_data / 'leftImg8bit/val'
-    assert '--calibration is for --precision int8, and fp32' in said('--calibration', images, precision='fp32')
-    assert 'int8 needs images: name a config, or a folder' in said()
-    message = said('--calibration', images, '--calibration-images', 300)
+    assert '--calibration is for --precision int8, and fp32' in refusal('--calibration', images, precision='fp32')
+    assert 'int8 needs images: name a config, or a folder' in refusal()
+    message = refusal('--calibration', images, '--calibration-images', 300)
     assert f'300 images were asked for, and {images} has 4 to calibrate with: choose --calibration-images' in message
-    assert 'has no labels, which --max-drop needs' in said('--calibration', images, '--max-drop', 1)
+    assert 'has no labels, which --max-drop needs' in refusal('--calibration', images, '--max-drop', 1)
     unlabelled = tmp_path / 'unlabelled.py'
     unlabelled.write_text(
         f"_base_ = ['{tiny_config}']\n"
         "val_dataloader = dict(dataset=dict(data_prefix=dict(_delete_=True, img_path='leftImg8bit/val')))\n"
     )
-    assert 'unlabelled.py has no val set with labels to measure the mIoU on' in said('--calibration', unlabelled)
-    message = said('--calibration', images, to='exported-program')
+    assert 'unlabelled.py has no val set with labels to measure the mIoU on' in refusal('--calibration', unlabelled)
+    message = refusal('--calibration', images, to='exported-program')
     assert "exported-program cannot be exported in 'int8', only in fp32, fp16, bf16" in message
     model = tmp_path / 'model_int8.xml'
-    assert f'{model} is an exported file, of which no other is made: name the folder' in said(
+    assert f'{model} is an exported file, and no other is made from it: name the folder' in refusal(
         '--calibration', images, model=model
     )
 
@@ -296,5 +310,5 @@ def test_what_int8_needs_is_told_before_it_is_computed(capsys, deployed, tiny_co
     report = json.loads((tmp_path / 'nan/report.json').read_text())
     report['deployed']['sha256'] = files.sha256(tmp_path / 'nan/deploy.pth')
     (tmp_path / 'nan/report.json').write_text(json.dumps(report))
-    message = said('--calibration', images, model=tmp_path / 'nan')
+    message = refusal('--calibration', images, model=tmp_path / 'nan')
     assert 'decode_head.conv_seg.bias is not finite everywhere' in message

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from repvgg_seg import Segmenter
-from repvgg_seg.apps.export import load_deployed
 from repvgg_seg.deploy.convert import synthetic_images
 from repvgg_seg.deploy.graph import InferenceGraph
+from repvgg_seg.workflows.deployed import load_deployed
 
 BEFORE = Path(__file__).parents[1] / 'fixtures/before'  # a RepVGG-A0 stem and first stage, with a head of 4 channels
 

@@ -10,7 +10,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from repvgg_seg.apps.test import PredictionHook, write_mask
+from repvgg_seg.workflows.evaluation import PredictionHook, write_mask
 from tests.conftest import fails, tool
 
 

@@ -2,16 +2,21 @@
 
 import dataclasses
 import json
+import re
+import shutil
 import subprocess
 import sys
 
 import pytest
 import torch
+from mmseg.registry import MODELS
 
-from repvgg_seg.benchmarks import class_map, classifiers, driver, heads, latency, peers, roofline, runtimes
+from repvgg_seg.benchmarks import accuracy, class_map, classifiers, driver, heads, latency, peers, roofline, runtimes
 from repvgg_seg.benchmarks.report import Report, Row
 from repvgg_seg.runtime.backends import open_model
 from repvgg_seg.runtime.precision import Precision
+from repvgg_seg.weights.checkpoint_io import read_checkpoint
+from repvgg_seg.workflows.config import load_config
 from tests.conftest import fails, tool
 from tests.local_graph import METADATA, to_openvino
 
@@ -46,7 +51,8 @@ def test_a_comparison_is_found_by_its_file_and_listing_them_loads_nothing() -> N
     for name, what in driver.comparisons().items():
         assert f'  {name:<14} {what}' in done.stdout and what.endswith('.')
     assert set(driver.comparisons()) == {
-        'class-map', 'classifiers', 'data', 'gpu', 'heads', 'imagenet-data', 'latency', 'peers', 'pretraining',
+        'accuracy', 'class-map', 'classifiers', 'data', 'gpu', 'heads', 'imagenet-data', 'latency', 'peers',
+        'pretraining',
         'roofline', 'runtime',
     }  # fmt: skip
     script = 'import sys; from repvgg_seg.benchmarks import driver; driver.comparisons(); print(*sys.modules)'
@@ -61,6 +67,7 @@ def test_options_have_the_names_of_the_house(name: str, capsys) -> None:
     text = capsys.readouterr().out
     assert '--images' not in text  # which means paths
     assert ('--size HEIGHTxWIDTH' in text) == ('--size' in text)
+    assert not re.search(r'--[a-z-]+ [A-Z]+_[A-Z]+\b|FOLDER', text)  # names of variables in place of N, FILE or DIR
 
 
 def test_what_cannot_be_measured_is_refused(capsys, tiny_config, deployed, monkeypatch) -> None:
@@ -189,6 +196,31 @@ def test_peers_stand_beside_ours_in_the_same_runtimes(tiny_config, measured) -> 
     assert select(report, 'work')['Fast-SCNN', '', ''] > 0 and 'Fast-SCNN' in text
 
 
+def test_a_peer_trains_by_our_recipe_and_finished_trainings_are_kept(tiny_config, trained, measured, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / 'tiny')
+    before = (tmp_path / 'tiny/iter_4.pth').stat().st_mtime_ns
+    options = ('--peers', 'PIDNet-S', '--work-dir', tmp_path, *SMALL, '--runtimes', 'torch fp32')
+    report, _ = measured('accuracy', tiny_config, *options)
+    assert (tmp_path / 'tiny/iter_4.pth').stat().st_mtime_ns == before  # this one was trained already
+    assert read_checkpoint(tmp_path / 'PIDNet-S/iter_4.pth')['meta']['iter'] == 4
+    assert set(select(report, 'mIoU')) == {('tiny', '', ''), ('PIDNet-S', '', '')}
+    assert set(select(report, 'latency')) == {('tiny', '', 'torch fp32'), ('PIDNet-S', '', 'torch fp32')}
+    assert {row.extra['iterations'] for row in report.rows if row.metric == 'mIoU'} == {4}
+
+
+@pytest.mark.parametrize('name', peers.PEERS)
+def test_a_peer_gets_the_classes_and_the_images_of_the_recipe(name: str, tiny_config) -> None:
+    recipe = load_config('fastseg_repvgg_a0_camvid')
+    cfg = accuracy.peer_training(peers.peer_config(peers.PEERS[name]).model, recipe)
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    classes = {module.num_classes for module in model.modules() if hasattr(module, 'num_classes')}
+    assert classes <= {11, 2}  # 2: a head of boundaries
+    assert model.decode_head.num_classes == 11 and 'class_weight' not in repr(cfg.model)
+    steps = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    assert ('GenerateEdge' in steps) == (name == 'PIDNet-S') and steps[-1] == 'PackSegInputs'
+
+
 @pytest.mark.parametrize('name', peers.PEERS)
 def test_every_peer_is_an_inference_graph_that_needs_no_download(name: str, monkeypatch) -> None:
     monkeypatch.setattr(torch.hub, 'load_state_dict_from_url', None)
@@ -225,8 +257,8 @@ def test_heads_are_compared_plain_and_folded_in_inference_and_training(tiny_conf
     for key, value in gained.items():
         assert key[1] == 'folded' and value == pytest.approx(times[key[0], 'plain', key[2]] / times[key])
     assert list(select(report, 'speed-up, training step')) == [('tiny', 'folded', 'torch fp32')]
-    # A map of 4x8 (output stride 16): the bottleneck, four 1x1 convolutions of 50 cells in all, the classifier.
-    operations = 2 * (9 * (1280 + 4 * 64) * 64 * 32 + 1280 * 64 * 50 + 64 * 19 * 32)
+    # A map of 8x16 (output stride 8): the bottleneck, four 1x1 convolutions of 50 cells in all, the classifier.
+    operations = 2 * (9 * (96 + 4 * 64) * 64 * 128 + 96 * 64 * 50 + 64 * 19 * 128)
     assert select(report, 'work')['tiny, head', 'plain', ''] == pytest.approx(operations / 1e9, rel=1e-6)
 
 
@@ -234,7 +266,7 @@ def test_heads_that_cannot_be_folded_are_refused(tiny_config, tmp_path, capsys) 
     path = tmp_path / 'fcn.py'
     path.write_text(
         f"_base_ = ['{tiny_config}']\n"
-        "model = dict(decode_head=dict(_delete_=True, type='FCNHead', in_channels=1280, in_index=3, channels=8, "
+        "model = dict(decode_head=dict(_delete_=True, type='FCNHead', in_channels=96, in_index=1, channels=8, "
         'num_classes=19))\n'
     )
     argv = (path, '--runtimes', 'torch fp32')
@@ -242,12 +274,15 @@ def test_heads_that_cannot_be_folded_are_refused(tiny_config, tmp_path, capsys) 
     assert '--train-batch at 0' in fails(capsys, 'benchmark', 'heads', *argv, '--train-batch', '-1')
 
 
-def test_the_class_map_is_made_in_two_ways(measured) -> None:
+def test_the_class_map_is_made_in_two_ways_and_a_report_is_plain_json(measured, tmp_path) -> None:
     argv = (*SMALL, '--classes', '5', '--stride', '4', '--runtimes', 'torch fp32')
     report, _ = measured('class-map', *argv)
     forms = [(what, way, 'torch fp32') for what in ('smooth logits', 'noise') for way in ('enlarged', 'class map')]
     assert list(select(report, 'latency')) == forms and list(select(report, 'speed-up')) == forms[1::2]
     assert set(select(report, 'pixels that differ').values()) == {0}
+    values = json.loads((tmp_path / 'r.json').read_text())
+    assert set(values) == {'benchmark', 'command', 'machine', 'versions', 'date', 'rows'}
+    assert all(isinstance(row, Row) for row in report.rows) and heads.STEP == 'training step'
     cells = select(report, 'boundary cells')
     assert 0 < cells['smooth logits', '', ''] < 60 < cells['noise', '', '']
     images = torch.full((1, 64, 128, 3), 7, dtype=torch.uint8)
@@ -284,13 +319,6 @@ def test_what_is_not_asked_for_is_left_out(local_files, measured) -> None:
     argv = ('--backend', 'onnxruntime', '--runs', '1', '--samples', '0', '--squares')
     report, _ = measured('runtime', local_files['.onnx'], *argv)
     assert {row.metric for row in report.rows} == {'latency', 'time of the bare graph'}
-
-
-def test_a_report_is_plain_json(measured, tmp_path) -> None:
-    report, _ = measured('class-map', '--size', '8x8', '--runs', '1', '--runtimes', 'torch fp32')
-    values = json.loads((tmp_path / 'r.json').read_text())
-    assert set(values) == {'benchmark', 'command', 'machine', 'versions', 'date', 'rows'}
-    assert all(isinstance(row, Row) for row in report.rows) and heads.STEP == 'training step'
 
 
 def test_int8_is_timed_in_a_quantized_file(tmp_path, monkeypatch) -> None:

@@ -113,12 +113,12 @@ def test_unknown_colours_are_counted_named_and_not_written(root) -> None:
     save(np.array([[(129, 64, 128), (1, 2, 3)]], np.uint8), root / 'coloured/c.png')
     with pytest.raises(MaskError) as caught:
         convert(root)
-    said = str(caught.value)
-    assert said.startswith('2 masks were not converted (1 were)')
+    message = str(caught.value)
+    assert message.startswith('2 masks were not converted (1 were)')
     assert re.search(
-        r'no class has the color \[129, 64, 128\] \(3 pixels in 2 masks, such as \S*b\.png; nearest is road', said
+        r'no class has the color \[129, 64, 128\] \(3 pixels in 2 masks, such as \S*b\.png; nearest is road', message
     )
-    assert 'no class has the color [1, 2, 3] (1 pixels in 1 masks' in said and '--ignore-unknown' in said
+    assert 'no class has the color [1, 2, 3] (1 pixels in 1 masks' in message and '--ignore-unknown' in message
     assert not (root / 'masks/b.png').exists() and (root / 'masks/a/one.png').exists()
 
 

@@ -45,7 +45,7 @@ def test_the_official_masks_are_made_from_the_official_label_ids(repo, tmp_path)
             assert np.bincount(official[name][mask == label]).argmax() == label
 
 
-def test_masks_of_the_demo_are_made_again_whatever_is_missing(demo_data, tmp_path, capsys) -> None:
+def test_masks_of_the_demo_are_made_again_where_they_are_missing(demo_data, tmp_path, capsys) -> None:
     shutil.copytree(demo_data, tmp_path / 'data')
     expected = masks(tmp_path / 'data')
     kept, *removed = sorted((tmp_path / 'data').rglob('*_labelTrainIds.png'))

@@ -38,15 +38,17 @@ def graph(classes: int, align_corners: bool, resize_to: tuple[int, int] | None) 
     return InferenceGraph(segmentor, resize_to=resize_to)
 
 
-@pytest.mark.parametrize('to', TARGETS)
+CASES = [
+    (19, (40, 48), None, False, None),  # cells alike, any number of images
+    (5, (41, 49), 1, True, None),
+]
+SIXTEEN_BITS = (300, (37, 45), 2, False, None)  # and cells of several sizes
+TWO_STEPS = (5, (120, 144), 1, False, (40, 48))
+
+
 @pytest.mark.parametrize(
-    ('classes', 'size', 'batch', 'align_corners', 'resize_to'),
-    [
-        (19, (40, 48), None, False, None),  # cells alike, any number of images
-        (300, (37, 45), 2, False, None),  # cells of several sizes, 16 bits
-        (5, (41, 49), 1, True, None),
-        (5, (120, 144), 1, False, (40, 48)),  # in two steps
-    ],
+    ('to', 'classes', 'size', 'batch', 'align_corners', 'resize_to'),
+    [*((to, *case) for to in TARGETS for case in CASES), ('openvino', *SIXTEEN_BITS), ('openvino', *TWO_STEPS)],
 )
 def test_files_make_the_class_map_of_the_dense_form(
     to: str, classes: int, size: tuple, batch: int | None, align_corners: bool, resize_to, tmp_path, monkeypatch

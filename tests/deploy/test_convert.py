@@ -237,7 +237,7 @@ def test_class_maps_have_room_for_all_classes(classes: int, dtype: torch.dtype) 
     assert InferenceGraph(Segmentor(classes=classes).eval())(images()).dtype == dtype
 
 
-def test_a_sigmoid_head_tells_two_classes_apart_by_its_threshold() -> None:
+def test_a_sigmoid_head_separates_two_classes_by_its_threshold() -> None:
     graph = InferenceGraph(Segmentor(classes=1).eval())
     logits = torch.tensor([-2.0, -0.8, 0.5]).reshape(1, 1, 1, 3)  # sigmoid 0.12, 0.31, 0.62
     assert graph.classes(logits).tolist() == [[[0, 1, 1]]]
@@ -245,7 +245,7 @@ def test_a_sigmoid_head_tells_two_classes_apart_by_its_threshold() -> None:
 
 def test_the_graph_refuses_what_is_not_a_segmentor() -> None:
     with pytest.raises(
-        ValueError, match='RepVGG is no segmentor with a data preprocessor, a backbone and one decode head'
+        ValueError, match='RepVGG is not a segmentor with a data preprocessor, a backbone and one decode head'
     ):
         InferenceGraph(RepVGG(TINY))
     four = Segmentor()

@@ -169,7 +169,7 @@ def test_a_package_that_is_missing_is_named(tmp_path, monkeypatch) -> None:
         (dict(image_size=(64, 0)), r'images of \(64, 0\)'),
         (dict(path='m.xml'), r'm.xml must end in .onnx'),
         (dict(path='folder.onnx'), 'folder.onnx is a folder'),
-        (dict(classes=['a', 'b', 'c', 'd', 'e', 'f']), 'tells 5 classes apart, but 6 are named'),
+        (dict(classes=['a', 'b', 'c', 'd', 'e', 'f']), 'distinguishes 5 classes, but 6 are named'),
     ],
 )  # fmt: skip
 def test_what_cannot_be_exported_is_refused_before_anything_is_written(options: dict, message: str, tmp_path) -> None:
@@ -180,7 +180,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(options: 
     assert [path.name for path in tmp_path.iterdir()] == ['folder.onnx']
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path) -> None:
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path) -> None:
     (tmp_path / 'file').touch()
     with pytest.raises(ValueError, match=r'file cannot be written .*: choose another folder'):
         exported(tmp_path / 'file' / 'm.pt2', 'exported-program', segmentor())

@@ -57,7 +57,7 @@ def test_folding_is_exact_for_any_kernel_size_and_ratio(case: dict) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(cases, st.sampled_from([(), (0,), (1,), (0, 1, 2)]), st.booleans())
-def test_whatever_is_folded_the_convolution_is_the_same(case: dict, fold: tuple, with_bias: bool) -> None:
+def test_the_convolution_is_the_same_for_all_choices_of_folding(case: dict, fold: tuple, with_bias: bool) -> None:
     maps, weight, bias = draw(case)
     maps.insert(0, torch.randn(case['batch'], 1, *case['size'], dtype=torch.float64))  # as large as the output
     weight = torch.cat([torch.randn(5, 1, *case['kernel'], dtype=torch.float64), weight], 1)

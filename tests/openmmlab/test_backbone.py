@@ -86,7 +86,7 @@ def test_norm_cfg_reaches_every_norm() -> None:
         ({'out_indices': (0,), 'frozen_stages': 2}, 'frozen_stages must be -1 to 1 for this backbone; got 2'),
         ({'frozen_stages': 1.5}, 'frozen_stages must be -1 to 4 for this backbone; got 1.5'),
         ({'norm_cfg': {'type': 'GN'}}, "is not a batch norm, and no other can be folded: use type='BN' or 'SyncBN'"),
-        ({'type': 'RepVGGplus', 'arch': 'RepVGG-A0'}, "RepVGG-A0 is no RepVGGplus: build it with type='RepVGG'"),
+        ({'type': 'RepVGGplus', 'arch': 'RepVGG-A0'}, "RepVGG-A0 is not a RepVGGplus: build it with type='RepVGG'"),
     ],
 )
 def test_arguments_that_do_not_fit_are_refused(arguments: dict, message: str) -> None:

@@ -17,15 +17,18 @@ from mmseg.structures import SegDataSample
 from mmseg.utils import register_all_modules
 
 from repvgg_seg import VARIANTS, RepVGGBlock
-from repvgg_seg.apps.config import add_config, load_config
-from repvgg_seg.apps.convert_deploy import deployed_config
+from repvgg_seg.apps.config import add_config
 from repvgg_seg.deploy.convert import convert_segmentor, verify_segmentor
 from repvgg_seg.weights.pretrained import SCHEME, manifest
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.deployed import deployed_config
 from tests.conftest import CONFIGS, randomise
 
 register_all_modules()
 
-NAME = re.compile(r'(pspnet|upernet)_(repvgg(?:plus)?)_(\w+?)(_fast)?(_paper)?_(cityscapes|ade20k|camvid|demo|folder)')
+NAME = re.compile(
+    r'(pspnet|upernet|fastseg)_(repvgg(?:plus)?)_(\w+?)(_fast)?(_paper)?_(cityscapes|ade20k|camvid|demo|folder)'
+)
 BACKBONES = ['a0', 'a1', 'a2', 'b0', 'b1', 'b1g2', 'b1g4', 'b2', 'b2g4', 'b3', 'b3g4', 'd2se', 'l2pse']
 
 every_config = pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
@@ -52,6 +55,8 @@ def test_every_row_of_the_matrix_has_its_config() -> None:
     names = {path.stem for path in CONFIGS}
     slugs = [f'repvggplus_{b}' if b == 'l2pse' else f'repvgg_{b}' for b in BACKBONES]
     assert {'_'.join(row) for row in itertools.product(('pspnet', 'upernet'), slugs, ('cityscapes', 'ade20k'))} <= names
+    fast = itertools.product(('a0', 'a1', 'b0'), ('cityscapes', 'ade20k', 'camvid', 'folder'))
+    assert {f'fastseg_repvgg_{x}_{data}' for x, data in fast} <= names
     assert {f'pspnet_repvgg_{x}_fast_cityscapes' for x in ('b1g2', 'b2')} <= names
     assert {f'pspnet_repvgg_{x}_paper_cityscapes' for x in ('b1g2', 'b1g2_fast', 'b2', 'b2_fast')} <= names
 
@@ -63,7 +68,7 @@ def test_a_config_is_what_its_name_says(path) -> None:
     arch = cfg.model.backbone.arch
     assert arch in VARIANTS and arch.lower() == f'{family}-{backbone}'
     assert cfg.model.backbone.type == ('RepVGGplus' if family == 'repvggplus' else 'RepVGG')
-    assert {'pspnet': 'PSPHead', 'upernet': 'UPerHead'}[head] in cfg.model.decode_head.type
+    assert {'pspnet': 'PSPHead', 'upernet': 'UPerHead', 'fastseg': 'FastHead'}[head] in cfg.model.decode_head.type
     classes = {'cityscapes': 19, 'demo': 19, 'ade20k': 150, 'camvid': 11, 'folder': 19}[data]  # those of classes.json
     assert {cfg.model.decode_head.num_classes, cfg.model.auxiliary_head.num_classes} == {classes}
     crop = next(t for t in cfg.train_dataloader.dataset.pipeline if 'crop_size' in t)['crop_size']
@@ -96,7 +101,9 @@ def test_a_config_builds_both_forms_at_full_size(path) -> None:
         assert not model.backbone.pretrained
     assert not deployed.backbone.pretrained
     blocks = [module for module in deployed.modules() if isinstance(module, RepVGGBlock)]
-    assert len(blocks) == 1 + sum(VARIANTS[cfg.model.backbone.arch].blocks) and all(block.deploy for block in blocks)
+    of_head = 3 if path.stem.startswith('fastseg') else 0
+    assert len(blocks) == 1 + sum(VARIANTS[cfg.model.backbone.arch].blocks) + of_head
+    assert all(block.deploy for block in blocks)
     if stated := re.search(r'([\d.]+) M parameters, ([\d.]+) M deployed', path.read_text()):
         counts = [sum(p.numel() for p in m.parameters()) / 1e6 for m in (model, deployed)]
         assert [float(number) for number in stated.groups()] == [round(count, 1) for count in counts]
@@ -121,12 +128,14 @@ def test_another_backbone_brings_its_weights_and_what_is_named_wins(options: lis
 
 
 def kinds() -> list:
-    """One config of each network: the data sets differ in the number of classes only."""
+    """One config of each network: data sets differ in the number of classes, and some variants in widths only."""
     networks = {}
     for path in CONFIGS:
         head, family, backbone, fast, paper, data = NAME.fullmatch(path.stem).groups()
         if data in ('cityscapes', 'demo'):
-            networks.setdefault((head, family, backbone, fast, bool(paper), data == 'demo'), path)
+            variant = next(v for name, v in VARIANTS.items() if name.lower() == f'{family}-{backbone}')
+            structure = variant.blocks, variant.groups, variant.se
+            networks.setdefault((head, structure, fast, bool(paper), data == 'demo'), path)
     return list(networks.values())
 
 

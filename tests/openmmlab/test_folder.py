@@ -11,9 +11,9 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
 from PIL import Image
 
-from repvgg_seg.apps.check_dataset import check_quickly
-from repvgg_seg.apps.config import load_config
 from repvgg_seg.openmmlab.datasets import metainfo
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.splits import check_quickly
 from tests.conftest import tool
 
 register_all_modules()
@@ -147,7 +147,7 @@ def test_a_checkpoint_without_classes_takes_those_of_the_folder(folder) -> None:
     assert metainfo({'type': 'ConcatDataset', 'datasets': [dataset]}) == {}
 
 
-def test_the_heads_tell_apart_what_classes_json_names(repo, mine, tmp_path, capsys) -> None:
+def test_the_heads_have_an_output_for_each_class_of_classes_json(repo, mine, tmp_path, capsys) -> None:
     classes = {'classes': [*BINARY['classes'], {'name': 'joint', 'color': [255, 0, 0]}]}
     (mine / 'classes.json').write_text(json.dumps(classes))
     path = config(repo, mine, tmp_path / 'mine.py')

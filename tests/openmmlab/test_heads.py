@@ -11,10 +11,10 @@ from mmseg.registry import MODELS
 from mmseg.utils import register_all_modules
 from torch import Tensor, nn
 
-from repvgg_seg.apps.config import build_segmentor, load_config
 from repvgg_seg.models import folding
 from repvgg_seg.openmmlab import FoldedPSPHead, FoldedUPerHead, fold_heads
 from repvgg_seg.runtime.backends import openvino_core
+from repvgg_seg.workflows.config import build_segmentor, load_config
 from tests.conftest import randomise, relative
 
 register_all_modules()
@@ -365,7 +365,7 @@ def test_a_trained_and_a_deployed_config_hold_the_folded_head_and_stock_ones_tak
 
 def test_the_example_folds_a_stock_pspnet(repo, capsys) -> None:
     runpy.run_path(str(repo / 'docs/fold_pspnet_r50.py'))
-    said = capsys.readouterr().out
-    assert float(re.search(r'largest relative deviation: (\S+)', said)[1]) < 1e-5
-    plain, folded = (float(gflop) for gflop in re.findall(r'(\d+) GFLOP', said))
+    message = capsys.readouterr().out
+    assert float(re.search(r'largest relative deviation: (\S+)', message)[1]) < 1e-5
+    plain, folded = (float(gflop) for gflop in re.findall(r'(\d+) GFLOP', message))
     assert folded < 0.8 * plain

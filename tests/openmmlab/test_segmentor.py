@@ -16,10 +16,10 @@ from torch import nn
 
 import repvgg_seg.openmmlab  # noqa: F401  (registers the segmentor)
 from repvgg_seg import RepVGGBlock, custom_l2, switch_to_deploy
-from repvgg_seg.apps.config import load_config
-from repvgg_seg.apps.convert_deploy import deployed_config
 from repvgg_seg.deploy.convert import convert_segmentor, is_deployed, synthetic_images, verify_segmentor
 from repvgg_seg.deploy.graph import InferenceGraph
+from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.deployed import deployed_config
 from tests import segmentors as segmentors  # registers neck and head
 from tests.conftest import TINY, TINY_SE, randomise, tool
 

@@ -11,8 +11,8 @@ from mmseg.utils import register_all_modules
 
 from repvgg_seg import cli
 from repvgg_seg.apps import make_train_ids
-from repvgg_seg.apps.config import load_config
 from repvgg_seg.openmmlab.skip_unreadable import LIST, GuardedPipeline, GuardedRunner, Ledger
+from repvgg_seg.workflows.config import load_config
 from tests.conftest import fails, latest, tool
 
 
@@ -153,7 +153,7 @@ def test_validation_and_test_name_the_damaged_file(cfg, tiny_config, trained, da
     assert f'{bad} cannot be read' in fails(capsys, 'test', *argv)
 
 
-def test_the_error_of_a_worker_is_told_like_any_other(capsys, monkeypatch) -> None:
+def test_the_error_of_a_worker_is_reported_like_any_other(capsys, monkeypatch) -> None:
     def main(args: object) -> None:
         raise ValueError(
             'Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'

@@ -128,7 +128,7 @@ def test_image_and_mask_move_together_and_nothing_else_is_passed(monkeypatch) ->
     assert moved['img_shape'] == moved['img'].shape[:2] == moved['gt_seg_map'].shape
 
 
-def test_what_comes_in_from_beyond_the_border_is_ignored_unless_said_otherwise() -> None:
+def test_pixels_from_beyond_the_border_are_ignored_by_default() -> None:
     results = sample(48, 64)
     results['gt_seg_map'][:] = 2
     nested = {'type': 'SeededAlbu', 'transforms': [{'type': 'OneOf', 'transforms': ROTATE['transforms'], 'p': 1.0}]}
@@ -139,7 +139,7 @@ def test_what_comes_in_from_beyond_the_border_is_ignored_unless_said_otherwise()
     assert set(np.unique(run([ours], copy.deepcopy(results), 0)[0]['gt_seg_map'])) == {1, 2}
 
 
-def test_a_transform_that_albumentations_lacks_is_told() -> None:
+def test_a_transform_that_albumentations_lacks_is_reported() -> None:
     with pytest.raises(ValueError, match=r"albumentations .* has no transform 'Rotatte'"):
         TRANSFORMS.build({'type': 'SeededAlbu', 'transforms': [{'type': 'Rotatte'}]})
 

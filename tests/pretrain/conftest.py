@@ -1,4 +1,4 @@
-"""A data set of three easily told classes, as folders and as the tar files of ILSVRC2012."""
+"""A data set of three classes that are easily distinguished, as folders and as the tar files of ILSVRC2012."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def write_tars(folders: Path, root: Path) -> Path:
     """Pack what `write_folders` wrote as ILSVRC2012 is published: train a tar of tars, val flat with a devkit."""
     root.mkdir()
     with tarfile.open(root / TARS['train'], 'w') as outer:
-        for wnid in reversed(WNIDS):  # the order in a tar is nobody's
+        for wnid in reversed(WNIDS):  # a tar has no fixed order
             inner = io.BytesIO()
             with tarfile.open(fileobj=inner, mode='w') as tar:
                 for path in sorted((folders / 'train' / wnid).iterdir()):

@@ -74,7 +74,7 @@ def test_every_kind_is_read_as_in_training(tmp_path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])
-def test_orientations_are_told_apart(tmp_path, suffix: str) -> None:
+def test_orientations_are_distinguished(tmp_path, suffix: str) -> None:
     images = set()
     for orientation in range(1, 9):
         Image.fromarray(RGB).save(tmp_path / f'x.{suffix}', exif=exif(orientation))
@@ -110,19 +110,19 @@ def broken(name: str) -> bytes:
     ('content', 'message'),
     [
         (b'', r'x is empty: copy it again'),
-        (b'hello', r'x is no image of a known format'),
+        (b'hello', r'x is not an image of a known format'),
         (broken('JPEG'), r'x cannot be read, it is damaged or cut short \(image file is truncated'),
         (broken('PNG'), r'x cannot be read, it is damaged or cut short'),
         (broken('BMP'), r'x cannot be read, it is damaged or cut short'),
     ],
 )
-def test_a_broken_file_is_told(tmp_path, content, message) -> None:
+def test_a_broken_file_is_reported(tmp_path, content, message) -> None:
     (tmp_path / 'x').write_bytes(content)
     with pytest.raises(FileError, match=message):
         read_image(tmp_path / 'x')
 
 
-def test_what_cannot_be_read_is_told(tmp_path, monkeypatch) -> None:
+def test_what_cannot_be_read_is_reported(tmp_path, monkeypatch) -> None:
     with pytest.raises(FileNotFoundError, match=r'none\.png does not exist: check the path'):
         read_image(tmp_path / 'none.png')
     with pytest.raises(FileError, match='is a folder, not an image'):

@@ -59,7 +59,7 @@ def test_the_json_is_what_readers_rely_on() -> None:
 
 
 @pytest.mark.parametrize('mean', [(90,), (1, 2, 3, 4), tuple(range(13))])
-def test_images_of_other_channels_are_told(mean) -> None:
+def test_images_of_other_channels_are_reported(mean) -> None:
     metadata = replace(METADATA, mean=mean)
     values = json.loads(metadata.to_json())
     assert values['input'] == [1, 64, 128, len(mean)] and values['colour_order'] is None
@@ -103,7 +103,7 @@ def test_what_is_not_ours_is_refused(change: dict, message: str) -> None:
         ModelMetadata.from_json(json.dumps(values))
 
 
-def test_a_file_that_does_not_tell_its_preparation_is_cut_into_tiles() -> None:
+def test_images_are_cut_into_tiles_for_a_file_without_a_preparation() -> None:
     values = json.loads(METADATA.to_json()) | {'format': 1}
     for name in ('threshold', 'preparation', 'fit'):
         del values[name]
@@ -124,7 +124,7 @@ def test_missing_keys_and_broken_text_are_refused() -> None:
     del values['palette']
     with pytest.raises(ValueError, match='lacks, or has too much, of: palette'):
         ModelMetadata.from_json(json.dumps(values))
-    with pytest.raises(ValueError, match='is no JSON'):
+    with pytest.raises(ValueError, match='is not JSON'):
         ModelMetadata.from_json('{"format": 1,')
     with pytest.raises(ValueError, match='is of format None'):
         ModelMetadata.from_json('[]')

@@ -171,16 +171,16 @@ def test_of_300_classes_the_index_has_sixteen_bits(here, many_classes) -> None:
     assert np.array_equal(np.asarray(Image.open('out/colour/x.png.png')), Segmenter(many_classes).palette[index])
 
 
-def test_bad_files_are_left_out_and_told_at_the_end(here, local_files, capsys) -> None:
+def test_bad_files_are_left_out_and_listed_at_the_end(here, local_files, capsys) -> None:
     for name in ('a.png', 'c.png'):
         save(here / name)
     for name in ('b.png', 'd.mp4'):
         (here / name).write_text('no image')
     assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out']) == 1
-    said = capsys.readouterr()
-    assert '2 images segmented' in said.out
-    assert f'left out: {here}/b.png is no image of a known format' in said.err
-    assert f'left out: {here}/d.mp4 cannot be opened as a video' in said.err
+    message = capsys.readouterr()
+    assert '2 images segmented' in message.out
+    assert f'left out: {here}/b.png is not an image of a known format' in message.err
+    assert f'left out: {here}/d.mp4 cannot be opened as a video' in message.err
     assert {name for name in files(here / 'out') if 'index' in name} == {'index/a.png.png', 'index/c.png.png'}
 
 
@@ -190,7 +190,7 @@ def test_bad_files_do_not_end_the_other_processes(here, local_files, monkeypatch
     monkeypatch.setenv('RANK', '1')
     monkeypatch.setenv('WORLD_SIZE', '2')
     assert tool('predict')([str(local_files['.xml']), '.', '--out', 'out']) == 0
-    assert f'left out: {here}/b.png is no image of a known format' in capsys.readouterr().err
+    assert f'left out: {here}/b.png is not an image of a known format' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_confidences_are_written_and_the_least_certain_image_comes_first(here, c
     assert shares['dark'].mean() > shares['a'].mean()
     lines = capsys.readouterr().out.splitlines()[1:]
     assert lines == [f'{shares[n].mean():7.2%}  {here / "in" / n}.png' for n in ('dark', 'a')]
-    assert tool('predict')([*argv, '--save', 'index']) == 0  # from the files of before
+    assert tool('predict')([*argv, '--save', 'index']) == 0  # from the files of the earlier call
     assert capsys.readouterr().out.splitlines()[1:] == lines and dark.is_file()
 
 

@@ -203,7 +203,7 @@ def test_by_default_images_are_prepared_as_in_the_test(tmp_path) -> None:
     assert segmenter.fit == 'test'
 
 
-def test_images_of_other_sizes_are_stretched_and_the_user_is_told_once(tmp_path) -> None:
+def test_images_of_other_sizes_are_stretched_with_one_warning(tmp_path) -> None:
     segmenter = prepared(tmp_path, preparation=Preparation(scale=(64, 999), keep_ratio=True))
     with pytest.warns(UserWarning, match=r'100x100 were tested at 64x64, but .*x\.xml takes 64x96, .* --size 64x64'):
         mask = segmenter(images(100, 100)[0])
@@ -249,7 +249,7 @@ def test_logits_are_resized_before_they_are_compared(tmp_path) -> None:
     assert (segmenter(image) == expected).mean() > 0.999  # cv2 and torch round differently where two classes are equal
 
 
-def test_a_file_of_classes_tells_no_confidence(quick) -> None:
+def test_a_file_of_classes_has_no_confidence(quick) -> None:
     with pytest.raises(ValueError, match=r'local\.xml returns classes, .* export the model with --output logits'):
         quick(images(64, 96)[0], return_confidence=True)
     with pytest.raises(ValueError, match='returns classes'):
@@ -281,7 +281,7 @@ def test_a_stream_raises_the_error_with_the_name_after_what_came_before(quick, t
     paths[2].write_bytes(b'no image')
     stream = quick.stream(paths)
     assert [next(stream).source, next(stream).source] == paths[:2]
-    with pytest.raises(FileError, match=r'2\.png is no image of a known format'):
+    with pytest.raises(FileError, match=r'2\.png is not an image of a known format'):
         next(stream)
 
 
@@ -429,7 +429,7 @@ def test_weights_of_an_xml_file_that_are_missing_or_cut_short(local_files, tmp_p
 def test_a_model_file_of_another_kind(tmp_path) -> None:
     with pytest.raises(FileError, match=r'is a folder: name the exported file in it'):
         Segmenter(tmp_path)
-    with pytest.raises(FileError, match=r'deploy\.pth is no exported model, .* tools/export\.py makes one'):
+    with pytest.raises(FileError, match=r'deploy\.pth is not an exported model, .* tools/export\.py makes one'):
         Segmenter(tmp_path / 'deploy.pth')
     (tmp_path / 'page.xml').write_text('<?xml version="1.0"?>\n<page>no model</page>\n')
     with pytest.raises(FileError, match=r'page\.xml is no \.xml file'):
@@ -553,7 +553,7 @@ def test_a_pickled_segmenter_opens_its_file_again(local_files, tmp_path, monkeyp
     assert (again.fit, again.overlap) == ('tile', 8) and (again(image) == segmenter(image)).all()
 
 
-def test_int8_without_instructions_for_it_is_told(tmp_path, monkeypatch) -> None:
+def test_int8_without_instructions_for_it_is_reported(tmp_path, monkeypatch) -> None:
     path = to_openvino(tmp_path / 'x.xml', replace(METADATA, precision='int8'))
     for flags in (['avx512_vnni'], ['amx_int8'], ['avx_vnni'], ['i8mm']):
         monkeypatch.setattr(precisions, 'cpu', lambda flags=flags: ('a CPU', flags))

@@ -122,7 +122,7 @@ def test_a_sigmoid_says_class_1_above_its_threshold() -> None:
     logits = np.array([[[-2, 0, 2]]], np.float32)
     mask, confidence = decide(logits, (1, 3), 0.4, True)
     assert mask.tolist() == [[0, 1, 1]]
-    with pytest.raises(ValueError, match='does not tell the threshold of its sigmoid: export the model again'):
+    with pytest.raises(ValueError, match='does not hold the threshold of its sigmoid: export the model again'):
         decide(logits, (1, 3), None, False)
     assert np.allclose(confidence, [[1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))]])
 

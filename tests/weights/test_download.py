@@ -254,7 +254,7 @@ def test_no_more_is_read_than_was_published(server, tmp_path):
 
 @pytest.mark.parametrize('url', ['https://exa mple.org/a.pth', 'http://[x/a.pth', 'http://host:port/a.pth'])
 def test_what_is_no_address(folder, url):
-    with pytest.raises(WeightsError, match='is no address'):
+    with pytest.raises(WeightsError, match='is not an address'):
         resolve(url)
 
 
@@ -262,10 +262,10 @@ def test_offline_says_what_to_get_and_where_to_put_it(folder, monkeypatch):
     monkeypatch.setenv('REPVGG_SEG_MIRROR', 'http://127.0.0.1:9')
     with pytest.raises(WeightsError) as caught:
         resolve('repvgg://tiny')
-    said = str(caught.value)
-    assert 'Connection refused' in said
-    assert 'tiny-train.pth from https://example.org/page' in said and f'put it into {folder}' in said
-    assert 'to train without them, pass --cfg-options model.backbone.init_cfg=None' in said
+    message = str(caught.value)
+    assert 'Connection refused' in message
+    assert 'tiny-train.pth from https://example.org/page' in message and f'put it into {folder}' in message
+    assert 'to train without them, pass --cfg-options model.backbone.init_cfg=None' in message
 
 
 def test_a_file_the_server_does_not_have(server, folder):

@@ -225,7 +225,7 @@ def test_the_wrong_variant_is_named():
         fitting(model, weights['nearly'])
 
 
-def test_deployed_and_train_time_weights_are_told_apart(tmp_path, classifier):
+def test_deployed_and_train_time_weights_are_distinguished(tmp_path, classifier):
     train_time = save(classifier.state_dict(), tmp_path / 'train.pth')
     deployed = save(RepVGGClassifier(TINY, 5, deploy=True).state_dict(), tmp_path / 'deployed.pth')
     with pytest.raises(WeightsError, match='deployed weights but the model is train-time: build it with deploy=True'):
@@ -238,7 +238,7 @@ def test_weights_and_models_of_other_kinds(tmp_path, classifier):
     path = save(classifier.state_dict(), tmp_path / 'x.pth')
     with pytest.raises(WeightsError, match=r'no segmentation head but stage0.*: load them into model\.backbone'):
         load_weights(Segmentor(TINY), path)
-    with pytest.raises(WeightsError, match='Linear is no RepVGG, and has none as its backbone'):
+    with pytest.raises(WeightsError, match='Linear is not a RepVGG, and has none as its backbone'):
         load_weights(nn.Linear(1, 1), path)
 
 

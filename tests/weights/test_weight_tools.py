@@ -21,9 +21,9 @@ from tests.conftest import TINY, TINY_PLUS, TINY_SE, randomise, tool
 
 def fails(capsys, name: str, *argv: object) -> str:
     assert tool(name)([str(arg) for arg in argv]) == 2
-    said = capsys.readouterr().err
-    assert 'Traceback' not in said
-    return said
+    message = capsys.readouterr().err
+    assert 'Traceback' not in message
+    return message
 
 
 @pytest.fixture
@@ -85,8 +85,8 @@ def test_what_cannot_be_converted(official, tmp_path, capsys, write_malicious):
     )
     assert 'cannot be written' in fails(capsys, 'convert_weights', path, path / 'x.pth', '--to', 'timm')
     write_checkpoint({'layer1.conv.weight': torch.ones(1)}, tmp_path / 'other.pth')
-    said = fails(capsys, 'convert_weights', tmp_path / 'other.pth', out, '--to', 'timm')
-    assert f'{tmp_path / "other.pth"}: these are not the weights of a RepVGG' in said
+    message = fails(capsys, 'convert_weights', tmp_path / 'other.pth', out, '--to', 'timm')
+    assert f'{tmp_path / "other.pth"}: these are not the weights of a RepVGG' in message
     malicious, marker = write_malicious()
     assert 'could run code' in fails(capsys, 'convert_weights', malicious, out, '--to', 'timm')
     assert not marker.exists() and not out.exists()
@@ -111,8 +111,8 @@ def without(state, part):
 def test_damaged_weights_are_not_converted(official, tmp_path, capsys, damage, message):
     write_checkpoint(damage(read_checkpoint(official[1])), tmp_path / 'bad.pth')
     for out in (tmp_path / 'out.pth', tmp_path / 'out.safetensors'):
-        said = fails(capsys, 'convert_weights', tmp_path / 'bad.pth', out, '--to', 'timm')
-        assert re.search(message, said) and str(tmp_path / 'bad.pth') in said and not out.exists()
+        text = fails(capsys, 'convert_weights', tmp_path / 'bad.pth', out, '--to', 'timm')
+        assert re.search(message, text) and str(tmp_path / 'bad.pth') in text and not out.exists()
 
 
 def test_a_part_of_a_larger_storage_is_written_alone(official, tmp_path):
@@ -163,8 +163,8 @@ def test_list_download_and_verify(released, capsys):
 
 
 def test_what_cannot_be_downloaded_or_verified(released, capsys):
-    said = fails(capsys, 'download_weights', 'far', 'tiny')
-    assert 'far: failed' in said and 'http://127.0.0.1:9/far.pth cannot be downloaded' in said
+    message = fails(capsys, 'download_weights', 'far', 'tiny')
+    assert 'far: failed' in message and 'http://127.0.0.1:9/far.pth cannot be downloaded' in message
     assert 'cannot be downloaded' in fails(capsys, 'download_weights', '--all')
     assert "no released weights named 'none'" in fails(capsys, 'download_weights', 'none')
     assert 'far is not here: download it first' in fails(capsys, 'download_weights', '--verify', 'far')

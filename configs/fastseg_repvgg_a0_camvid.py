@@ -1,0 +1,22 @@
+# python tools/train.py configs/fastseg_repvgg_a0_camvid.py --amp
+# Cost: 12,000 iterations of 8 crops of 256x320 (262 epochs).
+# Expect: TODO
+_base_ = [
+    '_base_/models/fastseg_repvgg.py',
+    '_base_/datasets/camvid.py',
+    '_base_/schedules/adamw_long.py',
+    '_base_/runtime.py',
+]
+train_dataloader = dict(batch_size=8)
+model = dict(
+    data_preprocessor=dict(size=(256, 320)),
+    backbone=dict(arch='RepVGG-A0'),
+    decode_head=dict(num_classes=11),
+    auxiliary_head=dict(num_classes=11),
+)
+default_hooks = dict(checkpoint=dict(interval=1000))
+# Validation and checkpoints use averaged weights.
+custom_hooks = [
+    dict(type='ChannelsLastHook'),
+    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.002),
+]
