@@ -59,7 +59,7 @@ def checked(labels: tuple[str, str, str], metric: str, unit: str, measure: Calla
 @contextlib.contextmanager
 def without_tf32() -> Iterator[None]:
     """Let products and convolutions of float32 be of float32, which GPUs round to TF32 by default."""
-    places = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    places: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [place.allow_tf32 for place in places]
     try:
         for place in places:
@@ -91,7 +91,7 @@ class Way:
         """Return how far the output of a copy of `model` is from `exact`, relative to the largest magnitude."""
         dtype = DTYPES[self.precision]
         layout = torch.channels_last if self.channels_last else torch.contiguous_format
-        model = copy.deepcopy(model).to(dtype=dtype, memory_format=layout)
+        model = copy.deepcopy(model).to(dtype).to(memory_format=layout)
         run = torch.compile(model) if self.compiled else model
         with torch.inference_mode(), without_tf32():
             found = run(images.to(dtype=dtype, memory_format=layout)).double()
@@ -252,8 +252,8 @@ def _settled_segmentor(config: str, size: tuple[int, int]) -> nn.Module:
     return segmentor.cpu()
 
 
-def _export(segmentor: nn.Module, path: Path, to: str, size: tuple[int, int], precision: str) -> None:
-    classes = [f'class {number}' for number in range(segmentor.decode_head.num_classes)]  # type: ignore[union-attr]
+def _export(segmentor: Any, path: Path, to: str, size: tuple[int, int], precision: str) -> None:
+    classes = [f'class {number}' for number in range(segmentor.decode_head.num_classes)]
     palette = [[number % 256] * 3 for number in range(len(classes))]
     source = {'file': 'random', 'sha256': ''}
     export_segmentor(

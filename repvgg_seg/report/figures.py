@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 INK, FAINT = '#010203', '#040506'
 _COLOURS = {INK: 'var(--ink)', FAINT: 'var(--line)'}
 LINES = ('#3f7fe8', '#e0680a', '#1c9a58', '#c2379b', '#8a8f98', '#a8801c')  # seen on white and on black
-STYLE = {
+STYLE: Any = {
     'svg.fonttype': 'none',
     'text.parse_math': False,  # a class may be called a$b$c
     'text.color': INK,
@@ -91,8 +91,8 @@ def bars(rows: Mapping[str, Sequence[Mapping[str, Any]]], palette: Sequence[Sequ
             text = 'not in the labels' if np.isnan(value) else f'{value:.1f}'
             axes.text(np.nan_to_num(value) + 1.5, y, text, va='center')
         for number, form in enumerate(others, 1):
-            values, colour = [ious[form][i] for i in order], LINES[number % len(LINES)]
-            axes.plot(values, range(len(order)), 'D', markersize=4, color=colour, label=_short(form, 40))
+            values, line = [ious[form][i] for i in order], LINES[number % len(LINES)]
+            axes.plot(values, range(len(order)), 'D', markersize=4, color=line, label=_short(form, 40))
         axes.set_yticks(range(len(order)), [_short(rows[first][i]['class']) for i in order])
         axes.set_ylim(-0.6, len(order) - 0.4)
         axes.set_xlim(0, 115)
