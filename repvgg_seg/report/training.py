@@ -51,7 +51,7 @@ def read_training(folder: Path) -> Training:
         [record for record in records if 'loss' in record],
         [record for record in records if 'loss' not in record],
         configs[-1] if configs else None,
-        [int(found[1]) for path in folder.glob('iter_*.pth') if (found := re.fullmatch(r'iter_(\d+)', path.stem))],
+        [int(name[1]) for path in folder.glob('iter_*.pth') if (name := re.fullmatch(r'iter_(\d+)', path.stem))],
     )
 
 
