@@ -28,7 +28,7 @@ RUNTIME := numpy|opencv-python-headless|openvino|openvino-telemetry|packaging|pi
 SAY := @printf '\n\033[1m== %s\033[0m\n'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-lowest test-faults fuzz lint format lock licenses doctor clean
+.PHONY: help setup demo test test-lowest test-faults fuzz lint format lock licenses doctor tables gpu clean
 
 help:
 	@echo 'make demo     set up, then generate street scenes, train a PSPNet, deploy it, evaluate both forms, draw overlays'
@@ -40,6 +40,8 @@ help:
 	@echo 'make format   put the code into the house format'
 	@echo 'make doctor   say what is installed, on which devices, and what is wrong with it'
 	@echo 'make licenses list what is installed, under which licence'
+	@echo 'make gpu      on a machine with a GPU: what is right and how fast it is there, in results/gpu.json'
+	@echo 'make tables   renew the tables of README.md and docs/ from results/'
 	@echo 'make lock     renew requirements.lock from setup.cfg (UPGRADE=1: to the newest versions)'
 	@echo 'make clean    remove .venv, caches and the demo'
 	@echo
@@ -114,6 +116,12 @@ format: $(READY)
 
 licenses: $(READY)
 	@$(PY) -m repvgg_seg.doctor --licenses
+
+gpu: $(READY)
+	$(PY) -m repvgg_seg benchmark gpu --json results/gpu.json
+
+tables: $(READY)
+	$(PY) -m repvgg_seg.benchmarks.tables
 
 doctor: $(READY)
 	$(PY) -m repvgg_seg.doctor

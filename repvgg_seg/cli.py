@@ -47,6 +47,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         'configs': Command('apps.configs', 'list the shipped configs, or write one that stands alone'),
         'train': Command('apps.train', 'train a segmentor'),
         'test': Command('apps.test', 'evaluate a segmentor'),
+        'report': Command('apps.report', 'write one HTML page about a training and the files made from it'),
         'pretrain-imagenet': Command('apps.pretrain_imagenet', 'train or evaluate an ImageNet classifier'),
         'download-weights': Command('apps.download_weights', 'download released ImageNet weights'),
         'convert-weights': Command('apps.convert_weights', "rename weights for the authors' code, OpenMMLab or timm"),

@@ -20,8 +20,9 @@ ROOMS: dict[str, set[str]] = {
     'pretrain': {'models', 'weights'},
     'deploy': {'models', 'weights', 'runtime'},
     'openmmlab': {'models', 'weights', 'data', 'pretrain', 'deploy'},
+    'report': set(),
     'workflows': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab'},
-    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab', 'workflows'},
+    'apps': {'models', 'weights', 'data', 'runtime', 'demo', 'pretrain', 'deploy', 'openmmlab', 'workflows', 'report'},
     'benchmarks': {'models', 'weights', 'data', 'runtime', 'pretrain', 'deploy', 'openmmlab', 'workflows', 'apps'},
 }
 OPENMMLAB = {'mmseg', 'mmengine', 'mmcv'}

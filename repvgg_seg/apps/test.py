@@ -18,7 +18,7 @@ from pathlib import Path
 from ..cli import add_runner_options, add_trust
 from ..runtime.backends import KINDS
 from ..workflows.config import is_config, load_config, recorded_config
-from ..workflows.evaluation import Results, evaluate, evaluate_file, write_results
+from ..workflows.evaluation import Results, evaluate, evaluate_file, facts_of, write_results
 from ..workflows.work_dir import open_checkpoint
 from .config import add_cfg_options
 from .train import prepare
@@ -107,7 +107,8 @@ def main(args: argparse.Namespace) -> None:
     for path in exported:
         results[path] = evaluate_file(copy.deepcopy(original), path, trust=args.trust)
         weights[path] = Path(path)
-    write_results(results, original, weights, to_json=args.json, to_csv=args.csv)
+    if args.json or args.csv:
+        write_results(facts_of(results, original, weights), to_json=args.json, to_csv=args.csv)
     if any(values.keys() - {'confusion'} for values in results.values()):  # there are none without labels
         print(format_table(results))
     for what, folder in (('masks', args.out), ('overlays', args.show_dir)):

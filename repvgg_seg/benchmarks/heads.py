@@ -22,11 +22,11 @@ from ..deploy.export import DTYPES
 from ..deploy.graph import InferenceGraph
 from ..models.variants import get_variant
 from ..openmmlab.heads import fold_heads, unfolded
+from ..timing import measure_latency
 from ..workflows.config import build_segmentor, load_config
 from . import runtimes
-from .report import LATENCY, Row, speed_ups
+from .report import LATENCY, Row, speed_ups, timed
 from .runtimes import Candidate, Runtime
-from .timing import measure_latency
 
 STEP = 'training step'
 
@@ -143,5 +143,5 @@ def _training(name: str, forms: Mapping[str, Any], args: argparse.Namespace, cho
                 steps[form] = functools.partial(step, model, optimizer, DTYPES[runtime.precision])
             facts = {'size': 'x'.join(map(str, args.train_size)), 'batch': args.train_batch}
             latencies = measure_latency(steps, runs=args.runs)
-            rows += [latency.row(name, form, runtime.name, STEP, **facts) for form, latency in latencies.items()]
+            rows += [timed(latency, name, form, runtime.name, STEP, **facts) for form, latency in latencies.items()]
     return rows

@@ -16,8 +16,8 @@ from ..files import walk
 from ..image_files import open_image
 from ..pretrain.objective import MEAN, STD, normalise
 from ..pretrain.transforms import decode, train_transform
+from ..timing import measure_latency
 from .report import THROUGHPUT, Row
-from .timing import measure_latency
 
 SUFFIXES = {'.jpg', '.jpeg', '.png'}
 

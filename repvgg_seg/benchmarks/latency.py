@@ -24,13 +24,13 @@ from ..deploy.graph import InferenceGraph, fold_norms
 from ..openmmlab.heads import unfolded
 from ..runtime.images import read_image
 from ..runtime.segmenter import Segmenter
+from ..timing import measure_latency
 from ..weights.pretrained import load_weights, resolve
 from ..workflows.config import build_segmentor, load_config
 from ..workflows.work_dir import find_checkpoint
 from . import runtimes
-from .report import LATENCY, Row, speed_ups
+from .report import LATENCY, Row, speed_ups, timed
 from .runtimes import Candidate
-from .timing import measure_latency
 
 END_TO_END, EAGER = 'image file to mask', 'torch fp32'
 MMSEG = "mmseg inference_model, train-time, mmseg's heads"
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> list[Row]:
         masks = {key: way() for key, way in ways.items()}
         latencies = measure_latency(ways, runs=args.runs)
     facts: dict[str, Any] = {'size': 'x'.join(map(str, args.size)), 'batch': 1}
-    end_to_end = [latency.row(name, *key, END_TO_END, **facts) for key, latency in latencies.items()]
+    end_to_end = [timed(latency, name, *key, END_TO_END, **facts) for key, latency in latencies.items()]
     times = [row for row in rows if row.metric == LATENCY] + end_to_end
     first, *_ = masks.values()
     same = [float((mask == first).mean()) for mask in masks.values()]

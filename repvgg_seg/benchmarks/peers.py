@@ -24,6 +24,7 @@ from .runtimes import Candidate
 
 PEERS = {
     'PSPNet R50 d8': 'pspnet/pspnet_r50-d8_4xb2-80k_cityscapes-512x1024.py',
+    'PSPNet R101 d8': 'pspnet/pspnet_r101-d8_4xb2-80k_cityscapes-512x1024.py',
     'PIDNet-S': 'pidnet/pidnet-s_2xb6-120k_1024x1024-cityscapes.py',
     'DDRNet-23-slim': 'ddrnet/ddrnet_23-slim_in1k-pre_2xb6-120k_cityscapes-1024x1024.py',
     'STDC1': 'stdc/stdc1_4xb12-80k_cityscapes-512x1024.py',

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..files import StrPath, atomic_write, write_text
+
+if TYPE_CHECKING:  # it loads torch
+    from ..timing import Latency
 
 LATENCY, SPEED_UP, THROUGHPUT, PEAK_MEMORY = 'latency', 'speed-up', 'throughput', 'peak memory'
 
@@ -33,6 +36,12 @@ class Row:
         """Return a row of the same thing with another figure, computed from this one."""
         extra = {name: self.extra[name] for name in ('size', 'batch') if name in self.extra}
         return Row(self.what, self.variant, self.runtime, metric, value, unit, extra)
+
+
+def timed(latency: Latency, what: str, variant: str, runtime: str, metric: str = LATENCY, **extra: Any) -> Row:
+    """Return the median as a row, which holds the other figures as well."""
+    extra |= {'runs': latency.runs, 'min': latency.min_ms, 'p95': latency.p95_ms}
+    return Row(what, variant, runtime, metric, latency.p50_ms, 'ms', extra)
 
 
 def speed_ups(rows: Iterable[Row], reference: Callable[[Row], bool], same: Sequence[str] = ()) -> list[Row]:

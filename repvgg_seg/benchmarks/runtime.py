@@ -21,10 +21,10 @@ from ..cli import add_trust
 from ..runtime.backends import BACKENDS
 from ..runtime.images import Array
 from ..runtime.segmenter import Segmenter
+from ..timing import measure_latency
 from .memory import peak_memory
-from .report import THROUGHPUT, Row
+from .report import THROUGHPUT, Row, timed
 from .runtimes import runtimes
-from .timing import measure_latency
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         latencies = measure_latency(_calls(segmenter, Path(folder)), runs=args.runs)
         rates = _streams(args.model, segmenter, Path(folder), args.samples) if args.samples else {}
-    rows = [latency.row(what, variant, name, **facts) for variant, latency in latencies.items()]
+    rows = [timed(latency, what, variant, name, **facts) for variant, latency in latencies.items()]
     bare = rows[0].value or 1
     rows += [row.derived('time of the bare graph', row.value / bare, 'x') for row in rows[1:] if row.value]
     rows += [Row(what, variant, name, THROUGHPUT, rate, 'images/s', facts) for variant, rate in rates.items()]

@@ -25,9 +25,9 @@ from ..deploy.quantize import quantize_file
 from ..runtime.backends import open_model
 from ..runtime.metadata import ModelMetadata, Preparation
 from ..runtime.precision import PRECISIONS
+from ..timing import measure_latency
 from .memory import peak_memory
-from .report import PEAK_MEMORY, Row
-from .timing import measure_latency
+from .report import PEAK_MEMORY, Row, timed
 
 # What a runtime is called -> its engine, which is torch, compiled torch or a backend, and the kind of file it takes.
 ENGINES = {
@@ -175,7 +175,7 @@ def measure(candidates: Sequence[Candidate], images: Tensor, runs: int, folder: 
     if not calls:
         raise ValueError(f'nothing could be measured: {failed[0].runtime}: {failed[0].extra["note"]}')
     rows = [
-        latency.row(key.what, key.variant, key.runtime.name, **facts)
+        timed(latency, key.what, key.variant, key.runtime.name, **facts)
         for key, latency in measure_latency(calls, runs=runs).items()
     ]
     makers = {(candidate.what, candidate.variant): candidate.make for candidate in candidates}

@@ -7,6 +7,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from rich.progress import track
 
 from .. import files, terminal
 from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
-from ..environment import versions
+from ..environment import cpu, versions
 from ..files import atomic_write
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..openmmlab.runner import Runner
@@ -70,18 +71,28 @@ def write_mask(runner: Runner, sample: SegDataSample, path: Path) -> None:
         Image.fromarray(mask).save(file, 'PNG')
 
 
+def reader(loader: Mapping[str, Any]) -> Callable[[str], np.ndarray[Any, Any]]:
+    """Return what reads an image as (H, W, 3) RGB with `loader`, that of the pipeline."""
+    load = TRANSFORMS.build(loader)
+
+    def read(path: str) -> np.ndarray[Any, Any]:
+        pixels = np.atleast_3d(load({'img_path': path})['img'])[..., :3]
+        if pixels.dtype == np.uint16:
+            pixels = pixels >> 8
+        return np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)).astype(np.uint8)
+
+    return read
+
+
 def overlay_writer(loader: Mapping[str, Any]) -> Writer:
     """Return what draws an image twice side by side: under its ground truth, if it has one, and under the prediction.
 
     `loader` is that of the pipeline: another might turn or convert the image.
     """
-    load = TRANSFORMS.build(loader)
+    read = reader(loader)
 
     def write(runner: Runner, sample: SegDataSample, path: Path) -> None:
-        pixels = np.atleast_3d(load({'img_path': sample.img_path})['img'])[..., :3]
-        if pixels.dtype == np.uint16:
-            pixels = pixels >> 8
-        image = np.broadcast_to(pixels[..., ::-1], (*pixels.shape[:2], 3)).astype(np.uint8)
+        image = read(sample.img_path)
         runner.visualizer.add_datasample(path.stem, image, sample, with_labels=False, out_file=str(path))
 
     return write
@@ -93,6 +104,7 @@ class Confusion(BaseMetric):
     The counts are in `matrix` (classes, classes) after an evaluation, and None where there are no labels.
     """
 
+    default_prefix = 'confusion'  # without one mmengine warns
     matrix: np.ndarray[Any, Any] | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict[str, Any]]) -> None:
@@ -156,11 +168,13 @@ def evaluate(
     out_dir: str | None = None,
     show_dir: str | None = None,
     work_dir: str | None = None,
+    each: Writer | None = None,
 ) -> Results:
     """Evaluate on the test set of `cfg`; with `deploy` in both forms, after proving that they are equal.
 
     Predicted masks go to `out_dir` as PNG files of class indices; `show_dir` gets one picture per image, truth on
-    the left and prediction on the right. Where both forms are evaluated they are the deployed one's. Of a test set
+    the left and prediction on the right. Where both forms are evaluated they are the deployed one's, and `each`
+    is called with each of all predictions. Of a test set
     without labels (no seg_map_path, or format_only in the evaluator) there are files, and no metrics.
 
     Raises:
@@ -203,6 +217,8 @@ def evaluate(
     if show_dir:
         loader = next(inner_data_sets(cfg.test_dataloader.dataset)).pipeline[0]
         runner.register_hook(PredictionHook(show_dir, overlay_writer(loader)))
+    if each:
+        runner.register_hook(PredictionHook('', each))
     if not deploy:
         results = {'deployed' if deployed else 'train-time': measured()}
     else:
@@ -266,35 +282,39 @@ def class_rows(results: Results, classes: Sequence[str]) -> list[dict[str, Any]]
     return rows
 
 
-def write_results(
-    results: Results, cfg: Config, weights: Mapping[str, Path], *, to_json: str | None, to_csv: str | None
-) -> None:
-    """Write what was measured, and with what, as JSON; and the classes as CSV. `weights` are the files of the forms.
+def facts_of(results: Results, cfg: Config, weights: Mapping[str, Path]) -> dict[str, Any]:
+    """Return what was measured, and with what, as plain data; `weights` are the files of the forms."""
+    register_all_modules()
+    rows = class_rows(results, DATASETS.build(cfg.test_dataloader.dataset).metainfo['classes'])
+    return {
+        'config': {'file': cfg.filename and str(cfg.filename), 'text': cfg.pretty_text},
+        'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+        'device': torch.cuda.get_device_name() if torch.cuda.is_available() else cpu()[0],
+        'versions': versions(),
+        'results': {
+            form: {
+                'weights': {'file': str(weights[form]), 'sha256': files.sha256(weights[form])},
+                **{name: round(float(value), 4) for name, value in values.items() if name != 'confusion'},
+                'classes': [{k: v for k, v in row.items() if k != 'form'} for row in rows if row['form'] == form],
+                'confusion': None if values['confusion'] is None else values['confusion'].tolist(),
+            }
+            for form, values in results.items()
+        },
+    }
+
+
+def write_results(facts: Mapping[str, Any], *, to_json: str | None, to_csv: str | None) -> None:
+    """Write what `facts_of` returned as JSON, and the classes as CSV.
 
     Raises:
         FileError: they cannot be written.
     """
-    register_all_modules()
-    classes = DATASETS.build(cfg.test_dataloader.dataset).metainfo['classes']
-    rows = class_rows(results, classes)
     if to_json:
-        facts = {
-            'config': {'file': cfg.filename and str(cfg.filename), 'text': cfg.pretty_text},
-            'versions': versions(),
-            'results': {
-                form: {
-                    'weights': {'file': str(weights[form]), 'sha256': files.sha256(weights[form])},
-                    **{name: round(float(value), 4) for name, value in values.items() if name != 'confusion'},
-                    'classes': [{k: v for k, v in row.items() if k != 'form'} for row in rows if row['form'] == form],
-                    'confusion': None if values['confusion'] is None else values['confusion'].tolist(),
-                }
-                for form, values in results.items()
-            },
-        }
         files.write_text(json.dumps(facts, indent=1) + '\n', to_json)
     if to_csv:
         text = io.StringIO()
         writer = csv.DictWriter(text, ['form', 'class', 'IoU', 'Acc', 'pixels'], lineterminator='\n')
         writer.writeheader()
-        writer.writerows(rows)
+        for form, values in facts['results'].items():
+            writer.writerows({'form': form, **row} for row in values['classes'])
         files.write_text(text.getvalue(), to_csv)

@@ -51,7 +51,8 @@ def test_a_comparison_is_found_by_its_file_and_listing_them_loads_nothing() -> N
     for name, what in driver.comparisons().items():
         assert f'  {name:<14} {what}' in done.stdout and what.endswith('.')
     assert set(driver.comparisons()) == {
-        'accuracy', 'class-map', 'classifiers', 'data', 'heads', 'imagenet-data', 'latency', 'peers', 'pretraining',
+        'accuracy', 'class-map', 'classifiers', 'data', 'gpu', 'heads', 'imagenet-data', 'latency', 'peers',
+        'pretraining',
         'roofline', 'runtime',
     }  # fmt: skip
     script = 'import sys; from repvgg_seg.benchmarks import driver; driver.comparisons(); print(*sys.modules)'

@@ -1,7 +1,7 @@
 import pytest
 
-from repvgg_seg.benchmarks import timing as latency
-from repvgg_seg.benchmarks.timing import measure_latency
+from repvgg_seg import timing as latency
+from repvgg_seg.timing import measure_latency
 
 
 def test_candidates_take_turns_and_warm_up_rounds_do_not_count(monkeypatch) -> None:

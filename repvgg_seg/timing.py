@@ -6,13 +6,11 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import track
-
-from .report import LATENCY, Row
 
 Key = TypeVar('Key')
 
@@ -25,11 +23,6 @@ class Latency:
     p50_ms: float
     p95_ms: float
     runs: int
-
-    def row(self, what: str, variant: str, runtime: str, metric: str = LATENCY, **extra: Any) -> Row:
-        """Return the median as a row, which holds the others as well."""
-        extra |= {'runs': self.runs, 'min': self.min_ms, 'p95': self.p95_ms}
-        return Row(what, variant, runtime, metric, self.p50_ms, 'ms', extra)
 
 
 def measure_latency(
