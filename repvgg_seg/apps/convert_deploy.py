@@ -25,10 +25,12 @@ from ..deploy.convert import (
     is_deployed,
     make_folder,
     require_blocks,
+    verify_quantized,
     verify_segmentor,
     write_deployed,
 )
 from ..models import variants
+from ..models.quantized import quantizers, round_kernels
 from ..openmmlab.datasets import metainfo
 from ..weights.checkpoint_io import read_checkpoint
 from ..weights.pretrained import load_weights, resolve
@@ -76,6 +78,10 @@ def convert_segmentor_checkpoint(
     meta = {'dataset_meta': _dataset_meta(cfg, read_checkpoint(source).get('meta') or {})}
     converted = convert_segmentor(original)
     deviations = verify_segmentor(original, converted)
+    rounded = None
+    if quantizers(converted):
+        round_kernels(converted)
+        rounded = verify_quantized(original, converted)
 
     # A fresh model must take the weights.
     deployed = deployed_config(cfg)
@@ -91,6 +97,7 @@ def convert_segmentor_checkpoint(
         meta=meta,
         config=deployed.pretty_text,
         options=options,
+        rounded=rounded,
     )
 
 
@@ -157,6 +164,11 @@ def main(args: argparse.Namespace) -> None:
         print(
             f'{deviation["check"]:>8} {height}x{width}: largest deviation {deviation["max_rel"]:.2e} relative, '
             f'{deviation["agreement"]:.4%} of the classes agree'
+        )
+    if report['rounded']:
+        print(
+            f'    int8: {report["rounded"]["agreement"]:.4%} of the classes as the trained network has them; '
+            'the weights lie on the steps of int8'
         )
     before, after = report['parameters']['train'], report['parameters']['deploy']
     print(f'one rounding of float32 comes out {report["amplification"]:.3g} times larger in the logits')
