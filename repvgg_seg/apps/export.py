@@ -455,7 +455,9 @@ def main(args: argparse.Namespace) -> None:
     """Export, and print how far the file is from the original."""
     path, report = export_model(**vars(args))
     parity, shape, sizes = report['parity'], report['metadata']['input'], report['sizes']
-    original = 'torch with the rounding it was trained with' if parity['tolerated']['max_rel'] is None else 'float32 torch'
+    original = (
+        'torch with the rounding it was trained with' if parity['tolerated']['max_rel'] is None else 'float32 torch'
+    )
     print(f'wrote {path} ({report["bytes"] / 1e6:.1f} MB), images {"x".join(map(str, shape))}, {args.precision}')
     print(
         f'{parity["images"]} images through it: {parity["agreement"]:.4%} of the pixels as in {original}, '

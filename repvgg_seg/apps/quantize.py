@@ -93,6 +93,6 @@ def main(args: argparse.Namespace) -> None:
     """Insert the norms, and say what comes next."""
     path = insert_bn(args.model_dir, args.config, args.out, args.images)
     print(
-        f"wrote {path}, which computes what {args.model_dir} does; train a config over it and "
+        f'wrote {path}, which computes what {args.model_dir} does; train a config over it and '
         'configs/_base_/quantization_aware.py'
     )

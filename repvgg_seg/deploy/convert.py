@@ -100,8 +100,8 @@ def switch_to_deploy(model: Model, *, inplace: bool = False) -> Model:
     """Return `model` in eval mode with every RepVGG block fused to one 3x3 convolution.
 
     Works on any module that contains RepVGG blocks; RepVGGplus loses its auxiliary classifiers. Blocks that are
-    deployed already stay as they are. Quantized convolutions take in the norms behind them, too. Compare outputs in eval mode only: batch statistics of a training batch are
-    not part of the fused function.
+    deployed already stay as they are. Quantized convolutions take in the norms behind them, too. Compare outputs in
+    eval mode only: batch statistics of a training batch are not part of the fused function.
 
     Raises:
         ValueError: `model` contains no RepVGG block, or a norm without running statistics.
@@ -176,8 +176,8 @@ def verify_quantized(
     found = {'agreement': equal / pixels, 'max_rel': largest}
     if not found['agreement'] >= MIN_QUANTIZED_AGREEMENT:
         raise VerificationError(
-            f'the rounded model is not equal to the one that was trained: {found["agreement"]:.2%} of the classes agree, '
-            f'and {MIN_QUANTIZED_AGREEMENT:.1%} must. Nothing was written.'
+            f'the rounded model is not equal to the one that was trained: {found["agreement"]:.2%} of the classes '
+            f'agree, and {MIN_QUANTIZED_AGREEMENT:.1%} must. Nothing was written.'
         )
     return found
 

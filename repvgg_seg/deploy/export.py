@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 from .. import files
 from ..environment import versions
+from ..models.quantized import quantizers, without_rounding
 from ..runtime.backends import open_model
 from ..runtime.images import Array
 from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, Fit, ModelMetadata, Output, Preparation
 from ..runtime.precision import PRECISIONS
 from ..runtime.segmenter import Segmenter
-from ..models.quantized import quantizers, without_rounding
 from .convert import MIN_AGREEMENT, MIN_QUANTIZED_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
 from .quantize import Batches, Calibration, QuantizationRefused, layer_names, quantize
@@ -129,7 +129,7 @@ def export_segmentor(
     test prepares images, by default not at all, and `fit` what a Segmenter does by default; a graph that resizes images
     itself takes them as they are. int8 needs a `calibration`: it is made of the float32 file, once that is proven, and
     not written if it loses more than the calibration permits. A segmentor that was trained with fake quantization needs
-    none: its file rounds as it does, and is compared with that. In other precisions it is exported without the rounding.
+    none: its file rounds as it does, and is compared with that. In other precisions it is exported without rounding.
 
     Raises:
         ImportError: a package that writes or runs such files is not installed.

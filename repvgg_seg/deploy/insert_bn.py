@@ -20,6 +20,7 @@ from .graph import InferenceGraph
 
 MAX_REL = 1e-4  # of the logits, by the rounding of float32 in norms that do nothing
 
+
 def insert_norms(model: nn.Module) -> list[RepVGGBlock]:
     """Put a batch norm behind the convolution of each deployed block of `model`, in place, and return the blocks."""
     blocks = [module for module in model.modules() if isinstance(module, RepVGGBlock) and module.deploy]

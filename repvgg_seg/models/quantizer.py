@@ -16,10 +16,10 @@ SMALLEST = 1e-12  # range of a kernel: one of zeros stays one
 class FakeQuantizer(nn.Module):
     """Rounds a layer's input to unsigned and its kernel to signed 8 bits, and returns them as floats.
 
-    `weight_bits` are those of the kernel, 8 or 7: a CPU without VNNI adds two products in 16 bits, which cannot overflow
-    with 7. The range of the input, one for the whole map, always holds zero, which is exact, as the borders are padded with it.
-    In training it follows the batches, as a moving average of their extremes. Gradients pass through the rounding, but
-    not from beyond the range.
+    `weight_bits` are those of the kernel, 8 or 7: a CPU without VNNI adds two products in 16 bits, which cannot
+    overflow with 7. The range of the input, one for the whole map, always holds zero, which is exact, as the borders
+    are padded with it. In training it follows the batches, as a moving average of their extremes. Gradients pass
+    through the rounding, but not from beyond the range.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, section 3.1.

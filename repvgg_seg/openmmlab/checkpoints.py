@@ -119,7 +119,9 @@ def _load_checked(
             for key, value in model.state_dict().items():
                 (classes, *rest), (our_classes, *our_rest) = tensors.get(key, value).shape or [0], value.shape or [0]
                 new = is_range(key) or (not auxiliary and key.startswith('auxiliary_head.'))
-                if (new and key not in tensors) or ('.conv_seg.' in key and classes != our_classes and rest == our_rest):
+                if (new and key not in tensors) or (
+                    '.conv_seg.' in key and classes != our_classes and rest == our_rest
+                ):
                     tensors[key] = value
         fitting(model, tensors)
     _load_state_dict(module, state_dict, strict, logger)

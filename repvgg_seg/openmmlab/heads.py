@@ -18,8 +18,8 @@ from mmseg.models.decode_heads.uper_head import UPerHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..models.quantized import QuantizedConv2d
 from ..models.folding import convolve_enlarged, enlarge, map_size, pool_pyramid
+from ..models.quantized import QuantizedConv2d
 
 
 class _Folded:

@@ -27,12 +27,12 @@ class RepVGGSegmentor(EncoderDecoder):
     `optim.RepVGGOptimWrapperConstructor`. 0 leaves it out.
 
     `quantized` lets all but the auxiliary heads compute with fake quantization, their kernels of so many bits, 8 or 7:
-    see `models.quantized`, and configs/_base_/quantization_aware.py. `inserted_norms` builds the deployed form of the blocks with a batch norm
-    behind each: see `deploy.insert_bn`, which makes its weights.
+    see `models.quantized`, and configs/_base_/quantization_aware.py. `inserted_norms` builds the deployed form of the
+    blocks with a batch norm behind each: see `deploy.insert_bn`, which makes its weights.
 
     Raises:
         ValueError: a head reads a map that the backbone does not return, or names other channels than it has, or
-            `custom_l2` is negative.
+            `custom_l2` is negative, or `quantized` is another number of bits.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def test_inserted_norms_change_nothing_and_have_the_statistics_of_the_images(dty
         assert relative(graph.logits(batch), logits) <= limit
     # What comes out of a norm without gamma and beta is normalised, over all images together.
     block, outputs = model.backbone.stage4[0], []
-    norm = nn.BatchNorm2d(block.out_channels, affine=False, dtype=dtype).eval()
+    norm = nn.BatchNorm2d(block.out_channels, eps=1e-12, affine=False, dtype=dtype).eval()
     norm.running_mean, norm.running_var = block.bn.running_mean, block.bn.running_var
     hook = block.rbr_reparam.register_forward_hook(lambda module, x, out: outputs.append(norm(out)))
     for batch in BATCHES:
