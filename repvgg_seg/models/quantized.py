@@ -1,9 +1,9 @@
 """Quantization-aware training: a network that computes with the rounding to 8 bits that int8 will do to it.
 
 The kernel that a layer rounds is the one that will be deployed: of a RepVGG block the equivalent kernel of its
-branches, of a convolution with a batch norm behind it their product. Statistics of batch norms are those of the float network
-that the training begins with, and stay. So the rounded kernel depends on parameters alone, what is evaluated is what is
-exported, and a step computes one convolution a block. The affine parts of the norms are trained like the kernels.
+branches, of a convolution with a batch norm behind it their product. Statistics of batch norms are those of the float
+network that the training begins with, and stay. So the rounded kernel depends on parameters alone, what is evaluated is
+what is exported, and a step computes one convolution a block. The affine parts of the norms are trained like kernels.
 
 Source: the proposal of RepVGG's authors, in the README of their repository, to constrain the equivalent kernel.
 """
@@ -58,7 +58,7 @@ def fake_quantize(model: nn.Module, weight_bits: int = 8) -> None:
     """Let every RepVGG block and every other plain convolution of `model` compute with fake quantization, in place.
 
     Parameters and keys stay, but for the ranges `quantizer.low` and `quantizer.high` of each layer. Convolutions inside
-    of a block, which are of its branches or of squeeze-and-excitation, are left alone. `weight_bits` is FakeQuantizer's.
+    of a block, of its branches or of squeeze-and-excitation, are left alone. `weight_bits`: see FakeQuantizer.
 
     Raises:
         ValueError: it is quantized already, or to another number of bits.
