@@ -54,6 +54,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     },
     'deployment': {
         'convert-deploy': Command('apps.convert_deploy', 'convert to plain 3x3 convolutions and prove it equal'),
+        'quantize': Command('apps.quantize', 'put batch norms behind fused kernels, to be trained for int8'),
         'export': Command('apps.export', 'write one file that runs without this package, and prove it equal'),
         'publish': Command('apps.publish', 'write a folder to hand on: file, weights, classes and model card'),
         'predict': Command('apps.predict', 'segment images, videos and cameras with an exported file', RUNTIME),

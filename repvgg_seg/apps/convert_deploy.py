@@ -93,6 +93,11 @@ def main(args: argparse.Namespace) -> None:
             f'{deviation["check"]:>8} {height}x{width}: largest deviation {deviation["max_rel"]:.2e} relative, '
             f'{deviation["agreement"]:.4%} of the classes agree'
         )
+    if report.get('rounded'):
+        print(
+            f'    int8: {report["rounded"]["agreement"]:.4%} of the classes as the trained network has them; '
+            'the weights lie on the steps of int8'
+        )
     before, after = report['parameters']['train'], report['parameters']['deploy']
     print(f'one rounding of float32 comes out {report["amplification"]:.3g} times larger in the logits')
     print(f'{before:,} parameters while training, {after:,} deployed; wrote {out_dir}')

@@ -71,7 +71,8 @@ def export_model(
 
     int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
     taken; on its val set the mIoU may fall by `max_drop`, 1 point by default. Of a folder, which has no labels,
-    `min_agreement` of the pixels, 90 % by default, must keep their class. The rest: see `Calibration`.
+    `min_agreement` of the pixels, 90 % by default, must keep their class. The rest: see `Calibration`. A model that was
+    trained with fake quantization needs no calibration.
 
     Raises:
         FileNotFoundError: the folder, a file in it, or the images are not there.
@@ -228,9 +229,12 @@ def main(args: argparse.Namespace) -> None:
     """Export, and print how far the file is from the original."""
     path, report = export_model(**vars(args))
     parity, shape, sizes = report['parity'], report['metadata']['input'], report['sizes']
+    original = (
+        'torch with the rounding it was trained with' if parity['tolerated']['max_rel'] is None else 'float32 torch'
+    )
     print(f'wrote {path} ({report["bytes"] / 1e6:.1f} MB), images {"x".join(map(str, shape))}, {args.precision}')
     print(
-        f'{parity["images"]} images through it: {parity["agreement"]:.4%} of the pixels as in float32 torch, '
+        f'{parity["images"]} images through it: {parity["agreement"]:.4%} of the pixels as in {original}, '
         f'logits at most {parity["max_rel"]:.1e} off (relative)'
     )
     if sizes:

@@ -21,6 +21,7 @@ from ..environment import versions
 from ..files import one_at_a_time, sha256, write_text
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
+from ..models.quantized import QuantizedConv2d, without_rounding
 from ..models.variants import get_variant
 from ..weights.checkpoint_io import write_checkpoint
 from ..weights.pretrained import Checkpoint, load_weights, read_weights
@@ -28,6 +29,7 @@ from .graph import InferenceGraph, fold_norms, input_channels
 
 Model = TypeVar('Model', bound=nn.Module)
 
+MIN_QUANTIZED_AGREEMENT = 0.995  # of the classes of two networks that round alike to 8 bits
 MIN_AGREEMENT = 0.9999  # of the classes, where nothing is left to rounding
 VERIFY_SIZES = ((128, 256), (97, 131))  # (H, W): one that every stride divides, one that none does
 
@@ -111,9 +113,9 @@ def switch_to_deploy(model: Model, *, inplace: bool = False) -> Model:
     """Return `model` in eval mode with every RepVGG block fused to one 3x3 convolution.
 
     Works on any module that contains RepVGG blocks, also those of timm, segmentation_models.pytorch (with MobileOne's)
-    and mmpretrain, which fuse themselves; RepVGGplus loses its auxiliary classifiers. Blocks that are
-    deployed already stay as they are. Compare outputs in eval mode only: batch statistics of a training batch are
-    not part of the fused function.
+    and mmpretrain, which fuse themselves; RepVGGplus loses its auxiliary classifiers. Blocks that are deployed already
+    stay as they are. Quantized convolutions take in the norms behind them, too. Compare outputs in eval mode only:
+    batch statistics of a training batch are not part of the fused function.
 
     Raises:
         ValueError: `model` contains no RepVGG block, or a norm without running statistics.
@@ -127,7 +129,7 @@ def switch_to_deploy(model: Model, *, inplace: bool = False) -> Model:
         if 'branch_reparam' in block._modules and getattr(block, 'se_layer', None) is not None:
             # mmpretrain's deployed block forgets its squeeze-and-excitation, which stands before the activation.
             block.act, block.se_layer = nn.Sequential(block.se_layer, block.act), None
-    return model.eval()
+    return fold_norms(model, inplace=True, kind=QuantizedConv2d)
 
 
 def convert_segmentor(segmentor: Model, *, inplace: bool = False) -> Model:
@@ -152,7 +154,8 @@ def verify_segmentor(
     Runs CHECKS on synthetic images of `sizes` (H, W): the algebra of the fusion in float64, then the weights that
     `converted` holds, one by one against those fused in float64, then what they compute in float64 and in float32
     arithmetic. The original runs with all its norms, the converted one with those of neck and head folded too, as it
-    will be exported. Networks that amplify rounding are measured: see CHECKS.
+    will be exported. Networks that amplify rounding are measured: see CHECKS. Of quantized networks it is the function
+    without the rounding to 8 bits; see `verify_quantized`.
 
     Raises:
         VerificationError: a deviation is above what is allowed, or an output is not finite.
@@ -164,7 +167,37 @@ def verify_segmentor(
         return graph.enlarged(scores, size), graph.classes(scores, size)
 
     channels = InferenceGraph(original).channels
-    return _verify(original, converted, [synthetic_images(size, channels) for size in sizes], outputs)
+    models = without_rounding(original), without_rounding(converted)
+    return _verify(*models, [synthetic_images(size, channels) for size in sizes], outputs)
+
+
+@torch.no_grad()
+def verify_quantized(
+    original: nn.Module, converted: nn.Module, sizes: Sequence[tuple[int, int]] = VERIFY_SIZES
+) -> dict[str, float]:
+    """Prove that `converted`, whose kernels are rounded, computes with its rounding what `original` does with its own.
+
+    A value that lies between two steps may fall to either side, and moves those behind it. So there is no limit to a
+    single logit, but `MIN_QUANTIZED_AGREEMENT` of the classes must agree.
+
+    Raises:
+        VerificationError: they do not.
+    """
+    equal, pixels, largest = 0, 0, 0.0
+    for size in sizes:
+        images = synthetic_images(size, InferenceGraph(original).channels)
+        before, after = (InferenceGraph(model.eval()) for model in (original, converted))
+        one, other = before.logits(images), after.logits(images)
+        largest = max(largest, _max_rel(other, one)[1])
+        same = before.classes(one) == after.classes(other)
+        equal, pixels = equal + int(same.sum()), pixels + same.numel()
+    found = {'agreement': equal / pixels, 'max_rel': largest}
+    if not found['agreement'] >= MIN_QUANTIZED_AGREEMENT:
+        raise VerificationError(
+            f'the rounded model is not equal to the one that was trained: {found["agreement"]:.2%} of the classes '
+            f'agree, and {MIN_QUANTIZED_AGREEMENT:.1%} must. Nothing was written.'
+        )
+    return found
 
 
 def verify_classifier(
@@ -339,6 +372,7 @@ def write_deployed(
     meta: dict[str, Any],
     config: str | None = None,
     options: dict[str, Any] | None = None,
+    rounded: dict[str, float] | None = None,
 ) -> dict[str, Any]:
     """Write the verified weights, the `config` of a segmentor and their report into `folder`; return the report.
 
@@ -362,6 +396,7 @@ def write_deployed(
                 'deploy': sum(p.numel() for p in converted.parameters()),
             },
             'verification': [asdict(deviation) for deviation in deviations],
+            'rounded': rounded,  # of a quantized network, see verify_quantized
             # How many times larger one rounding of float32 comes out in the original's own logits.
             'amplification': max(deviation.rounding for deviation in deviations) / SINGLE,
             'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),

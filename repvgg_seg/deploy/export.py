@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -22,12 +23,13 @@ from torch import Tensor, nn
 
 from .. import files
 from ..environment import versions
+from ..models.quantized import quantizers, without_rounding
 from ..runtime.backends import open_model
 from ..runtime.images import Array
 from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, Fit, ModelMetadata, Output, Preparation
 from ..runtime.precision import PRECISIONS
 from ..runtime.segmenter import Segmenter
-from .convert import MIN_AGREEMENT, VerificationError, synthetic_images
+from .convert import MIN_AGREEMENT, MIN_QUANTIZED_AGREEMENT, VerificationError, synthetic_images
 from .graph import InferenceGraph, fold_norms
 from .quantize import Batches, Calibration, QuantizationRefused, layer_names, quantize
 
@@ -91,7 +93,9 @@ class Parity:
             'max_rel': self.max_abs / (self.scale or 1.0),
             'tolerated': {'max_rel': PRECISIONS[self.precision].max_rel, 'agreement': MIN_AGREEMENT},
         }
-        if self.precision != 'fp32':
+        if self.precision == 'int8':  # of a network that was trained with the same rounding: see verify_quantized
+            figures['tolerated'] = {'max_rel': None, 'agreement': MIN_QUANTIZED_AGREEMENT}
+        elif self.precision != 'fp32':
             share = self.decided_equal / self.decided if self.decided else 1.0
             figures['decided'] = {'share': self.decided / self.pixels, 'agreement': share}
         return figures
@@ -123,7 +127,8 @@ def export_segmentor(
     `source` is the file and the sha256 of the weights. Classes without name or colour get one. `preparation` is how the
     test prepares images, by default not at all, and `fit` what a Segmenter does by default; a graph that resizes images
     itself takes them as they are. int8 needs a `calibration`: it is made of the float32 file, once that is proven, and
-    not written if it loses more than the calibration permits.
+    not written if it loses more than the calibration permits. A segmentor that was trained with fake quantization needs
+    none: its file rounds as it does, and is compared with that. In other precisions it is exported without rounding.
 
     Raises:
         ImportError: a package that writes or runs such files is not installed.
@@ -132,8 +137,18 @@ def export_segmentor(
         ValueError: an argument does not fit the others, or the segmentor has no inference graph.
     """
     target, path = _checked(to, precision, path, size, image_size, batch)
-    if (precision == 'int8') != (calibration is not None):
-        raise ValueError('int8 needs images to calibrate with, and no other precision takes them')
+    trained = precision == 'int8' and bool(quantizers(segmentor))
+    if trained and calibration:
+        raise ValueError('this model was trained in int8 and has its ranges: leave --calibration out')
+    if precision == 'int8' and not (trained or calibration):
+        raise ValueError(
+            'int8 needs images: name a config, or a folder of images, with --calibration, or train the model with '
+            'configs/_base_/quantization_aware.py'
+        )
+    if precision != 'int8' and calibration:
+        raise ValueError(f'only int8 is calibrated with images, and {precision} was asked for')
+    if not trained:
+        segmentor = without_rounding(segmentor)
     packages = (*target.packages, *(['nncf'] if calibration else []))
     _require(to, packages)
     reference = InferenceGraph(segmentor, resize_to=size if image_size not in (None, size) else None, output=output)
@@ -169,6 +184,8 @@ def export_segmentor(
         # The logits that are compared come from a twin of the file, if the file itself returns classes.
         for kind in dict.fromkeys((output, 'logits')):
             graph = InferenceGraph(fold_norms(segmentor).cpu(), resize_to=reference.resize_to, output=kind)
+            for quantizer in quantizers(graph):
+                quantizer.freeze()
             file = folder / kind / path.name
             file.parent.mkdir()
             with _quiet():
@@ -369,13 +386,20 @@ def _runner(path: Path, backend: str) -> Callable[[Tensor], Tensor]:
 
 def _require_parity(path: Path, figures: dict[str, Any]) -> None:
     agreement = figures.get('decided', figures)['agreement']
-    tolerated = figures['tolerated']
-    if not (figures['max_rel'] <= tolerated['max_rel'] and agreement >= tolerated['agreement']):  # so that NaN fails
-        raise VerificationError(
-            f'the exported graph is not equal to the original: its logits are up to {figures["max_rel"]:.3g} off, '
-            f'relative to the largest, where {tolerated["max_rel"]:g} is allowed, and {agreement:.4%} of the pixels '
-            f'that count agree. {path} was not written.'
-        )
+    limit, needed = figures['tolerated']['max_rel'], figures['tolerated']['agreement']
+    if figures['max_rel'] <= (math.inf if limit is None else limit) and agreement >= needed:  # so that NaN fails
+        return
+    allowed = '' if limit is None else f', where {limit:g} is allowed'
+    overflow = limit is None and not PRECISIONS['int8'].fast_on_this_cpu()
+    cure = (
+        ' This CPU has no VNNI, so kernels of 8 bits may overflow: export on one that has, or train with '
+        'model.quantized=7.'
+    )
+    raise VerificationError(
+        f'the exported graph is not equal to the original: its logits are up to {figures["max_rel"]:.3g} off, '
+        f'relative to the largest{allowed}, and {agreement:.4%} of the pixels that count agree, where {needed:.2%} '
+        f'must. {path} was not written.{cure if overflow else ""}'
+    )
 
 
 def _publish(folder: Path, path: Path) -> list[Path]:
@@ -411,6 +435,7 @@ def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> N
     program = torch.onnx.export(
         traced,
         dynamo=True,
+        custom_translation_table=_onnx_quantizers(),
         input_names=['images'],
         output_names=[metadata.output],
         external_data=False,
@@ -424,6 +449,26 @@ def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> N
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save_model(model, path)
     onnx.checker.check_model(path, full_check=True)
+
+
+def _onnx_quantizers() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return what fake quantization is in ONNX, which torch's exporter does not know."""
+    from onnxscript import INT8, UINT8
+    from onnxscript import opset18 as op
+
+    def per_tensor(x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int) -> Any:
+        step, zero = op.Constant(value_float=scale), op.Cast(op.Constant(value_int=zero_point), to=UINT8.dtype)
+        return op.DequantizeLinear(op.QuantizeLinear(x, step, zero), step, zero)
+
+    def per_channel(x: Any, scale: Any, zero_point: Any, axis: int, quant_min: int, quant_max: int) -> Any:
+        zero = op.Cast(zero_point, to=INT8.dtype)
+        return op.DequantizeLinear(op.QuantizeLinear(x, scale, zero, axis=axis), scale, zero, axis=axis)
+
+    aten = torch.ops.aten
+    return {
+        aten.fake_quantize_per_tensor_affine.default: per_tensor,
+        aten.fake_quantize_per_channel_affine.default: per_channel,
+    }
 
 
 def _write_openvino(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> None:

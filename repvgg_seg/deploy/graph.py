@@ -13,29 +13,28 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..models.block import RepVGGBlock, fuse_conv_bn
 from ..models.class_map import class_map
 from ..models.folding import map_size, resize
+from ..models.quantized import norm_behind
 from ..runtime.metadata import OUTPUTS, Output
 
 Model = TypeVar('Model', bound=nn.Module)
 
 
-def fold_norms(model: Model) -> Model:
+def fold_norms(model: Model, *, inplace: bool = False, kind: type[nn.Conv2d] = nn.Conv2d) -> Model:
     """Return a copy of `model` in eval mode in which a convolution and the batch norm behind it are one convolution.
 
-    Finds the pairs that heads and necks are made of: modules with a `conv`, a `norm` and their `order`, as mmcv's
-    ConvModule, which is known by these names only. RepVGG blocks are left to `switch_to_deploy`. The copy computes
-    the same function but has other parameters: it is for the inference graph, not for checkpoints.
+    Finds the pairs that heads and necks are made of: see `norm_behind`. RepVGG blocks are left to `switch_to_deploy`. The
+    copy computes the same function but has other parameters: it is for the inference graph, not for checkpoints. Only
+    convolutions of `kind` are folded.
 
     Raises:
         ValueError: a norm keeps no running statistics.
     """
-    model = copy.deepcopy(model).eval()
+    model = (model if inplace else copy.deepcopy(model)).eval()
     for module in model.modules():
         pair: Any = module
-        conv, norm, order = (getattr(pair, name, None) for name in ('conv', 'norm', 'order'))
-        # A subclass of Conv2d may compute its kernel from its weight, and a norm in front is not foldable: the zeros
-        # that pad its output are not the norm of any padding.
-        if type(conv) is nn.Conv2d and isinstance(norm, _BatchNorm) and 'conv norm' in ' '.join(order or ()):
-            _fold(conv, norm)
+        norm = norm_behind(module)
+        if norm is not None and isinstance(pair.conv, kind):
+            _fold(pair.conv, norm)
             pair.with_norm = False
             setattr(pair, pair.norm_name, nn.Identity())
     return model
@@ -43,9 +42,7 @@ def fold_norms(model: Model) -> Model:
 
 @torch.no_grad()
 def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:
-    kernel, bias = fuse_conv_bn(conv.weight, norm)
-    if conv.bias is not None:  # it passes through the norm as a kernel does, but for the shift
-        bias = bias + fuse_conv_bn(conv.bias.reshape(-1, 1, 1, 1), norm)[0].flatten()
+    kernel, bias = fuse_conv_bn(conv.weight, norm, conv.bias)
     conv.bias = nn.Parameter(bias.to(conv.weight.dtype), requires_grad=False)
     conv.weight.copy_(kernel)
 

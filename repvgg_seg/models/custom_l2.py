@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from .block import RepVGGBlock
+from .block import ConvBN, RepVGGBlock
 
 
 def custom_l2(model: nn.Module) -> Tensor:
@@ -21,7 +22,7 @@ def custom_l2(model: nn.Module) -> Tensor:
     Raises:
         ValueError: `model` has no train-time RepVGG block.
     """
-    blocks = [m for m in model.modules() if isinstance(m, RepVGGBlock) and not m.deploy]
+    blocks = [m for m in model.modules() if isinstance(m, RepVGGBlock) and not m.fused]
     if not blocks:
         raise ValueError('custom_l2 needs a model with train-time RepVGG blocks; this one has none (is it deployed?)')
     return torch.stack([_block_l2(block) for block in blocks]).sum()
@@ -29,7 +30,7 @@ def custom_l2(model: nn.Module) -> Tensor:
 
 def _block_l2(block: RepVGGBlock) -> Tensor:
     kernel, kernel_1x1 = block.rbr_dense.conv.weight, block.rbr_1x1.conv.weight
-    t3, t1 = _scale(block.rbr_dense.bn), _scale(block.rbr_1x1.bn)
+    t3, t1 = _scale(block.rbr_dense), _scale(block.rbr_1x1)
     centre = kernel[:, :, 1:2, 1:2]  # (C_out, C_in / groups, 1, 1)
     outer = kernel.square().sum() - centre.square().sum()
     # Where both gammas are zero the equivalent kernel is zero too; the clamp makes that 0, not 0 / 0.
@@ -37,9 +38,14 @@ def _block_l2(block: RepVGGBlock) -> Tensor:
     return outer + ((centre * t3 + kernel_1x1 * t1).square() / norm).sum()
 
 
-def _scale(bn: _BatchNorm) -> Tensor:
-    """Return gamma / sqrt(var + eps) as (C, 1, 1, 1), detached."""
-    assert bn.running_var is not None  # RepVGGBlock refuses norms without
+def _scale(branch: ConvBN) -> Tensor:
+    """Return gamma / sqrt(var + eps) of the branch's norm as (C, 1, 1, 1), detached.
+
+    A norm behind the sum of the branches scales them alike, and so has no part in the normalised penalty.
+    """
+    bn: Any = branch.bn
+    if isinstance(bn, nn.Identity):
+        return torch.ones_like(branch.conv.weight[:, :1, :1, :1])
     scale = (bn.running_var + bn.eps).rsqrt()
     scale = scale if bn.weight is None else scale * bn.weight
     return scale.detach().reshape(-1, 1, 1, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -12,9 +13,11 @@ from torch.torch_version import TorchVersion
 from torch.utils.checkpoint import checkpoint
 
 from .block import NormLayer, RepVGGBlock
+from .quantizer import FakeQuantizer
 from .variants import Variant, get_variant
 
 Dilation = int | Sequence[int]
+Block = Literal['repvgg', 'qarepvgg']
 
 # Seen to hold in torch 2.15 and not to in 2.6; what lies between was not tried.
 _COMPILER_UPDATES_ONCE = TorchVersion(torch.__version__) >= '2.15'
@@ -27,6 +30,7 @@ class RepVGG(nn.Module):
     stage after the stem, at 1/4 of the input with the default strides; stages beyond the last out index are not built.
     `strides` belong to the first block of each stage. Each of `dilations` is one dilation for all 3x3 convolutions of
     its stage or one per block. `with_cp` recomputes each block in the backward pass, which saves memory.
+    `block='qarepvgg'` is made for int8: see `post_norm` of RepVGGBlock.
 
     Raises:
         ValueError: unknown `arch`, or an argument whose length or values do not fit it.
@@ -43,8 +47,11 @@ class RepVGG(nn.Module):
         deploy: bool = False,
         norm_layer: NormLayer = nn.BatchNorm2d,
         with_cp: bool = False,
+        block: Block = 'repvgg',
     ) -> None:
         super().__init__()
+        if block not in get_args(Block):
+            raise ValueError(f'block must be one of {", ".join(get_args(Block))}; got {block!r}')
         self.variant = variant = get_variant(arch)
         self.out_indices = _checked_out_indices(out_indices)
         self.with_cp = with_cp
@@ -54,7 +61,7 @@ class RepVGG(nn.Module):
             raise ValueError(f'dilations must have four entries, one per stage; got {dilations}')
         per_block = [_per_block(*args) for args in zip(dilations, variant.blocks, (1, 2, 3, 4), strict=True)]
 
-        def block(in_channels: int, out_channels: int, stride: int, dilation: int = 1, groups: int = 1) -> RepVGGBlock:
+        def make(in_channels: int, out_channels: int, stride: int, dilation: int = 1, groups: int = 1) -> RepVGGBlock:
             return RepVGGBlock(
                 in_channels,
                 out_channels,
@@ -65,10 +72,11 @@ class RepVGG(nn.Module):
                 se_ratio=variant.se_ratio,
                 deploy=deploy,
                 norm_layer=norm_layer,
+                post_norm=block == 'qarepvgg',
             )
 
         channels = variant.channels
-        self.stage0 = block(in_channels, channels[0], stride=2)
+        self.stage0 = make(in_channels, channels[0], stride=2)
         layer = 0  # blocks after the stem so far, over all stages: the even ones are grouped
         for index in range(self.out_indices[-1] + 1):
             stage = nn.Sequential()
@@ -76,7 +84,7 @@ class RepVGG(nn.Module):
                 layer += 1
                 first = position == 0
                 stage.append(
-                    block(
+                    make(
                         channels[index] if first else channels[index + 1],
                         channels[index + 1],
                         stride=strides[index] if first else 1,
@@ -124,11 +132,11 @@ def _checkpointed(block: nn.Module, x: Tensor) -> Tensor:
 
 @contextmanager
 def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Let batch norms update copies of their running statistics, so that the statistics themselves stay as they are.
+    """Let batch norms and quantizers update copies of what they keep, so that this itself stays as it is.
 
     A checkpointed block runs twice a step; without this its statistics would be updated twice.
     """
-    buffers = {m: m._buffers for m in block.modules() if isinstance(m, _BatchNorm)}
+    buffers = {m: m._buffers for m in block.modules() if isinstance(m, (_BatchNorm, FakeQuantizer))}
     for norm, originals in buffers.items():
         norm._buffers = {name: None if b is None else b.clone() for name, b in originals.items()}
     try:

@@ -22,7 +22,7 @@ def undecayed(model: nn.Module, *, custom_l2: bool = False) -> set[str]:
     """
     names = {name for name, parameter in model.named_parameters() if parameter.ndim <= 1}
     for prefix, block in model.named_modules():
-        if isinstance(block, RepVGGBlock) and not block.deploy:
+        if isinstance(block, RepVGGBlock) and not block.fused:
             prefix = f'{prefix}.' if prefix else ''
             names.discard(f'{prefix}rbr_identity.weight')
             if custom_l2:

@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models import trunk
-from ..models.trunk import Dilation
+from ..models.trunk import Block, Dilation
 from ..models.variants import Variant
 from ..weights.pretrained import SCHEME, load_weights
 
@@ -33,6 +33,7 @@ class RepVGG(trunk.RepVGG, BaseModule):
         norm_eval: keep all batch norms in eval mode while training.
         with_cp: recompute activations in the backward pass to save memory.
         deploy: build the deployed form, plain 3x3 convolutions.
+        block: 'repvgg', or 'qarepvgg', which keeps its accuracy in int8.
         init_cfg: `dict(type='Pretrained', checkpoint=PATH_URL_OR_NAME)` loads strictly: what does not fit is an error.
             The bare name 'repvgg://' means the released weights of `arch`.
 
@@ -52,6 +53,7 @@ class RepVGG(trunk.RepVGG, BaseModule):
         norm_eval: bool = False,
         with_cp: bool = False,
         deploy: bool = False,
+        block: Block = 'repvgg',
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         norm_cfg = norm_cfg or {'type': 'BN'}
@@ -64,6 +66,7 @@ class RepVGG(trunk.RepVGG, BaseModule):
             deploy=deploy,
             norm_layer=lambda channels: batch_norm(norm_cfg, channels),
             with_cp=with_cp,
+            block=block,
         )
         if not isinstance(frozen_stages, int) or not -1 <= frozen_stages <= len(self.stages):
             raise ValueError(f'frozen_stages must be -1 to {len(self.stages)} for this backbone; got {frozen_stages}')

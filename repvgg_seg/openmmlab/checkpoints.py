@@ -31,7 +31,7 @@ from ..interruption import Interrupted
 from ..models.trunk import RepVGG
 from ..weights.checkpoint_io import WeightsError, read_checkpoint
 from ..weights.key_maps import is_segmentor, to_official, unwrap
-from ..weights.pretrained import SCHEME, fitting, resolve
+from ..weights.pretrained import SCHEME, fitting, is_range, resolve
 from .loops import Resumable
 from .work_dir import POINTER
 
@@ -110,7 +110,7 @@ def _load_checked(
     """Load into our backbone, or a segmentor with it, only what fits; mmengine warns and leaves the rest random.
 
     A segmentor that is built to train may have other classes than the checkpoint, and may be alone in having
-    auxiliary heads.
+    auxiliary heads, and ranges of quantized layers.
 
     Raises:
         WeightsError: the checkpoint is another network's.
@@ -126,8 +126,10 @@ def _load_checked(
             auxiliary = any(key.startswith('auxiliary_head.') for key in state_dict)
             for key, value in model.state_dict().items():
                 (classes, *rest), (our_classes, *our_rest) = tensors.get(key, value).shape or [0], value.shape or [0]
-                added = not auxiliary and key.startswith('auxiliary_head.')
-                if added or ('.conv_seg.' in key and classes != our_classes and rest == our_rest):
+                new = is_range(key) or (not auxiliary and key.startswith('auxiliary_head.'))
+                if (new and key not in tensors) or (
+                    '.conv_seg.' in key and classes != our_classes and rest == our_rest
+                ):
                     tensors[key] = value
         fitting(model, tensors)
     _load_state_dict(module, state_dict, strict, logger)

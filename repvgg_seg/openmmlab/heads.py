@@ -19,6 +19,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..models.folding import convolve_enlarged, enlarge, map_size, pool_pyramid
+from ..models.quantized import QuantizedConv2d
 
 
 class _Folded:
@@ -44,7 +45,10 @@ class _Folded:
     def _convolve(self, module: ConvModule, maps: Sequence[Tensor]) -> Tensor:
         """Return `module` of `maps`, as if all were enlarged to the size of the first and concatenated."""
         conv = module.conv
-        out = convolve_enlarged(maps, conv.weight, conv.bias, size=map_size(maps[0]), align_corners=self.align_corners)
+        kernel, bias = conv.weight, conv.bias
+        if isinstance(conv, QuantizedConv2d):
+            maps, (kernel, bias) = conv.quantizer.all(maps), conv.kernel_bias()
+        out = convolve_enlarged(maps, kernel, bias, size=map_size(maps[0]), align_corners=self.align_corners)
         out = module.norm(out) if module.with_norm else out
         return module.activate(out) if module.with_activation else out
 

@@ -11,8 +11,10 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from ..deploy.convert import convert_segmentor
+from ..deploy.convert import convert_segmentor, switch_to_deploy
+from ..deploy.insert_bn import insert_norms
 from ..models.custom_l2 import custom_l2 as custom_l2_penalty
+from ..models.quantized import fake_quantize
 from .backbone import RepVGG
 
 
@@ -24,16 +26,27 @@ class RepVGGSegmentor(EncoderDecoder):
     the blocks' kernels through the custom L2 penalty, logged as `loss_custom_l2`, in place of the optimizer's: see
     `optim.RepVGGOptimWrapperConstructor`. 0 leaves it out.
 
+    `quantized` lets all but the auxiliary heads compute with fake quantization, their kernels of so many bits, 8 or 7:
+    see `models.quantized`, and configs/_base_/quantization_aware.py. `inserted_norms` builds the deployed form of the
+    blocks with a batch norm behind each: see `deploy.insert_bn`, which makes its weights.
+
     Raises:
         ValueError: a head reads a map that the backbone does not return, or names other channels than it has, or
-            `custom_l2` is negative.
+            `custom_l2` is negative, or `quantized` is another number of bits.
     """
 
-    def __init__(self, *args: Any, custom_l2: float = 0.0, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, custom_l2: float = 0.0, quantized: int = 0, inserted_norms: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(*args, **kwargs)
         if custom_l2 < 0:
             raise ValueError(f'custom_l2 is a weight decay, such as 1e-4; got {custom_l2}')
         self.custom_l2 = custom_l2
+        if inserted_norms:
+            insert_norms(switch_to_deploy(self, inplace=True).train())
+        for part in (self.backbone, getattr(self, 'neck', None), self.decode_head) if quantized else ():
+            if part is not None:
+                fake_quantize(part, quantized)
 
     def _init_decode_head(self, decode_head: ConfigDict) -> None:
         super()._init_decode_head(self._fitted(decode_head, 'decode_head'))

@@ -42,6 +42,8 @@ _OFFICIAL = Dialect(
         'rbr_1x1.bn': 'rbr_1x1.bn',
         'rbr_identity': 'rbr_identity',
         'rbr_reparam': 'rbr_reparam',
+        'bn': 'bn',  # behind the sum of the branches: of QARepVGG
+        'quantizer': 'quantizer',  # ours
         'se.down': 'se.down',
         'se.up': 'se.up',
         'post_se.down': 'post_se.down',
@@ -93,7 +95,7 @@ _BACKBONE = 'backbone.'
 _SEGMENTOR_PARTS = ('neck.', 'decode_head.', 'auxiliary_head.')
 _WRAPPERS, _EMA = ('state_dict', 'model'), ('ema', 'model_ema', 'state_dict_ema')
 _COUNTERS = ('steps', 'n_averaged')  # what averaging wrappers count in
-_LEAF = 'weight|bias|running_mean|running_var|num_batches_tracked'
+_LEAF = 'weight|bias|running_mean|running_var|num_batches_tracked|low|high'
 
 
 def unwrap(checkpoint: Mapping[str, Any], *, ema: bool | None = None) -> StateDict:

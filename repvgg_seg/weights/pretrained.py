@@ -220,6 +220,11 @@ def load_weights(model: Model, source: StrPath | Checkpoint, *, ema: bool | None
     return model
 
 
+def is_range(key: str) -> bool:
+    """Tell whether `key` is of the range of a quantized layer."""
+    return key.endswith(('.quantizer.low', '.quantizer.high'))
+
+
 def fitting(model: nn.Module, tensors: StateDict) -> StateDict:
     """Return those of `tensors`, under official names, that `model` takes: the checks of `load_weights`.
 
@@ -246,6 +251,8 @@ def fitting(model: nn.Module, tensors: StateDict) -> StateDict:
         )
     optional = tuple(_optional_parts(trunk, expected, whole=trunk is not model))
     missing = [key for key in expected if key not in tensors and not key.endswith('num_batches_tracked')]
+    if trunk is model:  # of ImageNet, which are not quantized
+        missing = [key for key in missing if not is_range(key)]
     surplus = [key for key in tensors if key not in expected and not key.startswith(optional)]
     wrong = [
         f'{key} {tuple(tensors[key].shape)} for {tuple(value.shape)}'

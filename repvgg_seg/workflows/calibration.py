@@ -43,8 +43,11 @@ def read_calibration(options: Mapping[str, Any], command: str) -> Calibration | 
         return None
     if 'int8' not in TARGETS[options['to']].precisions:
         return None  # which the export refuses
-    if path is None:
-        raise ValueError('int8 needs images: name a config, or a folder of images, with --calibration')
+    if path is None:  # a model that was trained with fake quantization needs none
+        if given:
+            flag = '--' + given[0].replace('_', '-')
+            raise ValueError(f'{flag} is about images to calibrate with, and --calibration names none')
+        return None
     evaluate = None
     if is_config(path):
         cfg = load_config(path)

@@ -16,9 +16,11 @@ from ..deploy.convert import (
     is_deployed,
     make_folder,
     require_blocks,
+    verify_quantized,
     verify_segmentor,
     write_deployed,
 )
+from ..models.quantized import quantizers, round_kernels
 from ..openmmlab.datasets import metainfo
 from ..runtime.backends import KINDS
 from ..weights.pretrained import Checkpoint, load_weights
@@ -68,6 +70,10 @@ def convert_segmentor_checkpoint(
     meta = {'dataset_meta': _dataset_meta(cfg, source.meta)}
     converted = convert_segmentor(original)
     deviations = verify_segmentor(original, converted)
+    rounded = None
+    if quantizers(converted):
+        round_kernels(converted)
+        rounded = verify_quantized(original, converted)
 
     # A fresh model must take the weights.
     deployed = deployed_config(cfg)
@@ -83,6 +89,7 @@ def convert_segmentor_checkpoint(
         meta=meta,
         config=deployed.pretty_text,
         options=options,
+        rounded=rounded,
     )
 
 

@@ -18,6 +18,7 @@ blocks = st.fixed_dictionaries(
         'dilation': st.sampled_from([1, 2, 4]),
         'groups': st.sampled_from([1, 2, 4]),
         'se': st.sampled_from([None, 'pre', 'post']),
+        'post_norm': st.booleans(),
     }
 )
 sizes = st.tuples(st.integers(1, 3), st.integers(1, 17), st.integers(1, 17))
@@ -30,12 +31,21 @@ def build(options: dict, **kwargs) -> RepVGGBlock:
 
 
 def batch_norm(x: Tensor, bn: nn.Module) -> Tensor:
+    if isinstance(bn, nn.Identity):
+        return x
     mean, var, weight, bias = (t.reshape(1, -1, 1, 1) for t in (bn.running_mean, bn.running_var, bn.weight, bn.bias))
     return (x - mean) / (var + bn.eps).sqrt() * weight + bias
 
 
 def reference(block: RepVGGBlock, x: Tensor) -> Tensor:
-    """The three branches as the paper's figure 2 and equation 3 have them, the 1x1 with its own stride."""
+    """The three branches as the paper's figure 2 and equation 3 have them, the 1x1 with its own stride.
+
+    Of QARepVGG as its paper has them: a norm behind their sum, and of the branches' only that of the 3x3 convolution.
+    """
+    assert [isinstance(norm, nn.BatchNorm2d) for norm in (block.rbr_dense.bn, block.rbr_1x1.bn, block.bn)] in (
+        [True, True, False],
+        [True, False, True],
+    )
     geometry = dict(stride=block.stride, groups=block.groups)
     out = batch_norm(
         F.conv2d(x, block.rbr_dense.conv.weight, padding=block.dilation, dilation=block.dilation, **geometry),
@@ -44,6 +54,7 @@ def reference(block: RepVGGBlock, x: Tensor) -> Tensor:
     out = out + batch_norm(F.conv2d(x, block.rbr_1x1.conv.weight, **geometry), block.rbr_1x1.bn)
     if block.in_channels == block.out_channels and block.stride == 1:
         out = out + batch_norm(x, block.rbr_identity)
+    out = batch_norm(out, block.bn)
     return block.post_se(F.relu(block.se(out)))
 
 

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import build_optim_wrapper
+from mmengine.runner import checkpoint
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -18,6 +19,8 @@ import repvgg_seg.openmmlab  # noqa: F401  (registers the segmentor)
 from repvgg_seg import RepVGGBlock, custom_l2, switch_to_deploy
 from repvgg_seg.deploy.convert import convert_segmentor, is_deployed, synthetic_images, verify_segmentor
 from repvgg_seg.deploy.graph import InferenceGraph
+from repvgg_seg.weights.checkpoint_io import WeightsError
+from repvgg_seg.weights.pretrained import fitting
 from repvgg_seg.workflows.config import load_config
 from repvgg_seg.workflows.deployed import deployed_config
 from tests import segmentors as segmentors  # registers neck and head
@@ -245,3 +248,43 @@ def test_the_fragment_adds_it_to_any_config_and_the_result_trains_and_converts(r
     assert re.search(r'Iter\(train\).*loss_custom_l2: [\d.]+', log)
     assert tool('convert_deploy')([str(path), str(work), str(tmp_path / 'deploy')]) == 0
     assert 'custom_l2' not in Config.fromfile(tmp_path / 'deploy/deploy.py').model
+
+
+# ---- int8
+
+
+def test_a_quantized_segmentor_begins_with_a_float_checkpoint() -> None:
+    plain, quantized = randomise(build()), build(quantized=8, train_cfg={})
+    checkpoint.load_state_dict(quantized, plain.state_dict())  # mmengine's, as `load_from` does
+    images, samples = batch()
+    losses = quantized.train().loss(images, samples)
+    sum(value for name, value in losses.items() if 'loss' in name).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in quantized.parameters())
+    state, before = quantized.state_dict(), plain.state_dict()
+    assert all(state[key].equal(before[key]) for key in before if 'running' in key and 'auxiliary' not in key)
+    ranges = [key for key in state if key not in before]
+    assert len(ranges) == 2 * (1 + sum(TINY.blocks) + 2) and not [key for key in ranges if 'auxiliary' in key]
+    # What was trained is complete.
+    with pytest.raises(WeightsError, match=r'they lack backbone\.stage0\.quantizer\.low'):
+        fitting(build(quantized=8), before)
+    assert len(fitting(build(quantized=8), state)) == len(state)
+    with pytest.raises(ValueError, match='to 8 bits, or to 7 for CPUs without VNNI, not to True'):
+        build(quantized=True)
+
+
+def test_inserted_norms_and_the_block_of_qarepvgg_are_built_and_converted() -> None:
+    for options in (dict(inserted_norms=True), dict(backbone=dict(type='RepVGG', arch=TINY, block='qarepvgg'))):
+        model = randomise(build(**options)).eval()
+        assert isinstance(model.backbone.stage1[0].bn, nn.BatchNorm2d) and not is_deployed(model)
+        converted = convert_segmentor(model)
+        verify_segmentor(model, converted, [(33, 49)])
+        config = ConfigDict(
+            type='RepVGGSegmentor', data_preprocessor=dict(type='SegDataPreProcessor', size=(32, 64)),
+            backbone=dict(type='RepVGG', arch=TINY), decode_head={**HEAD, 'num_classes': 3},
+        )  # fmt: skip
+        deployed = MODELS.build(deployed_config(Config(dict(model={**config, **options}))).model)
+        deployed.load_state_dict(converted.state_dict())
+    with pytest.raises(WeightsError, match='these weights do not fit: they lack'):  # a plain block's
+        fitting(model, build().state_dict())
+    with pytest.raises(ValueError, match="block must be one of repvgg, qarepvgg; got 'vgg'"):
+        build(backbone=dict(type='RepVGG', arch=TINY, block='vgg'))
