@@ -453,8 +453,9 @@ def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> N
 
 def _onnx_quantizers() -> dict[Callable[..., Any], Callable[..., Any]]:
     """Return what fake quantization is in ONNX, which torch's exporter does not know."""
-    from onnxscript import INT8, UINT8
-    from onnxscript import opset18 as op
+    from onnxscript import INT8, UINT8, opset18
+
+    op: Any = opset18
 
     def per_tensor(x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int) -> Any:
         step, zero = op.Constant(value_float=scale), op.Cast(op.Constant(value_int=zero_point), to=UINT8.dtype)

@@ -78,9 +78,10 @@ def fake_quantize(model: nn.Module, weight_bits: int = 8) -> None:
     }
     for module in list(model.modules()):
         if type(module) is nn.Conv2d and module not in inside:
-            module.__class__ = QuantizedConv2d
-            module.quantizer = FakeQuantizer(weight_bits)
-            module.around = (pairs[module],) if module in pairs else ()
+            conv: Any = module
+            conv.__class__ = QuantizedConv2d
+            conv.quantizer = FakeQuantizer(weight_bits)
+            conv.around = (pairs[module],) if module in pairs else ()
     for pair in pairs.values():
         pair.with_norm = False
 

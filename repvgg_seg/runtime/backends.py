@@ -309,7 +309,7 @@ def _of_program(program: Any) -> tuple[list[Port], list[Port]]:
     values = {node.name: node.meta.get('val') for node in program.graph.nodes}
 
     def port(name: Any) -> Port:
-        value = values.get(name)
+        value: Any = values.get(name)
         if not hasattr(value, 'shape'):
             return Port(type(value).__name__, None)
         lengths = (length if isinstance(length, int) else None for length in value.shape)

@@ -240,7 +240,7 @@ def predict(
             summary.left_out[str(source)] = str(error) or type(error).__name__
             progress.advance(task)
 
-        def written(result: Any) -> None:
+        def write(result: Any) -> None:
             try:
                 writer.image(images[result.source], result)
             except (Unusable, UnusableName) as error:
@@ -251,7 +251,7 @@ def predict(
 
         stream: Any = segmenter.stream
         with closing(stream(images, on_error=leave_out, return_confidence=confident)) as results:
-            for _ in ordered(written, results, workers=2):
+            for _ in ordered(write, results, workers=2):
                 pass
         for video in (i for i in todo if i.video):
             try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from repvgg_seg.apps.config import load_config
+from repvgg_seg.workflows.config import load_config
 from tests.conftest import fails, latest, tool
 
 pytestmark = pytest.mark.filterwarnings('ignore:.*computes in int8, for which this CPU has no instructions')

@@ -54,7 +54,7 @@ def test_the_newest_whole_checkpoint_is_resumed_whatever_the_pointer_says(tmp_pa
     _, errors = newest_whole(tmp_path)
     for path, why in {
         'iter_5.pth': 'is of another run', 'iter_6.pth': 'is not finite in state_dict.layer.bias',
-        'iter_7.pth': 'is damaged in', 'iter_8.pth': 'is damaged, cut short', 'iter_9.pth': 'is no checkpoint of a',
+        'iter_7.pth': 'is damaged in', 'iter_8.pth': 'is damaged, cut short', 'iter_9.pth': 'is not a checkpoint of a',
     }.items():  # fmt: skip
         assert [str(error) for error in errors if str(error).startswith(f'{tmp_path / path} {why}')]
         if path != 'iter_5.pth':  # which may be resumed where it is named
