@@ -273,12 +273,15 @@ def test_heads_that_cannot_be_folded_are_refused(tiny_config, tmp_path, capsys) 
     assert '--train-batch at 0' in fails(capsys, 'benchmark', 'heads', *argv, '--train-batch', '-1')
 
 
-def test_the_class_map_is_made_in_two_ways(measured) -> None:
+def test_the_class_map_is_made_in_two_ways_and_a_report_is_plain_json(measured, tmp_path) -> None:
     argv = (*SMALL, '--classes', '5', '--stride', '4', '--runtimes', 'torch fp32')
     report, _ = measured('class-map', *argv)
     forms = [(what, way, 'torch fp32') for what in ('smooth logits', 'noise') for way in ('enlarged', 'class map')]
     assert list(select(report, 'latency')) == forms and list(select(report, 'speed-up')) == forms[1::2]
     assert set(select(report, 'pixels that differ').values()) == {0}
+    values = json.loads((tmp_path / 'r.json').read_text())
+    assert set(values) == {'benchmark', 'command', 'machine', 'versions', 'date', 'rows'}
+    assert all(isinstance(row, Row) for row in report.rows) and heads.STEP == 'training step'
     cells = select(report, 'boundary cells')
     assert 0 < cells['smooth logits', '', ''] < 60 < cells['noise', '', '']
     images = torch.full((1, 64, 128, 3), 7, dtype=torch.uint8)
@@ -315,13 +318,6 @@ def test_what_is_not_asked_for_is_left_out(local_files, measured) -> None:
     argv = ('--backend', 'onnxruntime', '--runs', '1', '--samples', '0', '--squares')
     report, _ = measured('runtime', local_files['.onnx'], *argv)
     assert {row.metric for row in report.rows} == {'latency', 'time of the bare graph'}
-
-
-def test_a_report_is_plain_json(measured, tmp_path) -> None:
-    report, _ = measured('class-map', '--size', '8x8', '--runs', '1', '--runtimes', 'torch fp32')
-    values = json.loads((tmp_path / 'r.json').read_text())
-    assert set(values) == {'benchmark', 'command', 'machine', 'versions', 'date', 'rows'}
-    assert all(isinstance(row, Row) for row in report.rows) and heads.STEP == 'training step'
 
 
 def test_int8_is_timed_in_a_quantized_file(tmp_path, monkeypatch) -> None:
