@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from .doctor import RUNTIME, check_distributions
 from .environment import is_runtime_only
+from .interruption import Interrupted, resuming_command
 
 TRACEBACK_VARIABLE = 'REPVGG_SEG_TRACEBACK'
 
@@ -153,6 +154,8 @@ def build_parser(name: str) -> Parser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 2 after an error, which is one sentence on stderr; 130 after Ctrl-C.
 
+    A training that a signal ended, after saving it, returns 128 + the signal.
+
     REPVGG_SEG_TRACEBACK=1 shows the traceback.
     """
     for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show is written as \\x…, not an error
@@ -177,6 +180,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _check_installation(name)
         args = vars(build_parser(name).parse_args(rest))
         return args.pop('main')(argparse.Namespace(**args)) or 0
+    except Interrupted as stop:
+        if os.environ.get('RANK', '0') == '0':
+            sys.stderr.write(f'{stop}; go on with\n{resuming_command(name, rest)}\n')
+        return 128 + stop.signum
     except KeyboardInterrupt:
         sys.stderr.write('\ninterrupted\n')
         return 130

@@ -46,5 +46,6 @@ visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
 log_processor = dict(by_epoch=True)
 log_level = 'INFO'
 load_from = None
+max_skipped_steps = 0  # of the run's steps whose loss or gradients are not finite; one more stops it
 resume = False
 randomness = dict(seed=0)

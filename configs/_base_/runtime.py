@@ -20,5 +20,6 @@ log_processor = dict(by_epoch=False)
 log_level = 'INFO'
 load_from = None
 max_bad_share = 0.01  # of the training samples may be unreadable: they are skipped and listed in the work directory
+max_skipped_steps = 0  # of the run's steps whose loss or gradients are not finite; one more stops it
 resume = False
 tta_model = dict(type='SegTTAModel')

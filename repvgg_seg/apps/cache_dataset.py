@@ -18,6 +18,7 @@ import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from rich.progress import track
 
 from ..cli import add_workers
 from ..files import atomic_write, sha256
+from ..locking import locked
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
 from ..workflows.config import load_config
@@ -121,8 +123,9 @@ def build_cache(plan: Plan, *, workers: int | None = None) -> None:
             'make room, or make that folder a link to one on a larger disk'
         )
     for path in plan.folder.rglob('.*.tmp'):
-        if time.time() - path.stat().st_mtime > ABANDONED_S:
-            path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):  # another process has finished it
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
+                path.unlink()
     # Threads: decoding, hashing and writing leave the interpreter to the others.
     pool = ThreadPoolExecutor(workers or os.cpu_count())
     try:
@@ -162,11 +165,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Say what there is to do, and do it."""
-    plan = plan_cache(load_config(args.config, args.cfg_options), verify=args.verify)
-    print(
-        f'{plan.folder}: {plan.present} files are cached, {len(plan.missing)} are not and will take '
-        f'{plan.bytes / 1e9:.2f} GB of {plan.free / 1e9:.1f} GB that are free'
-    )
-    build_cache(plan, workers=args.workers)
+    """Say what there is to do, and do it; of two at once, the second waits and does the rest."""
+    cfg = load_config(args.config, args.cfg_options)
+    plan = plan_cache(cfg, verify=args.verify)
+    with locked(plan.folder / '.lock', 'wait for it', wait=True) as waited:
+        if waited:
+            plan = plan_cache(cfg, verify=args.verify)
+        print(
+            f'{plan.folder}: {plan.present} files are cached, {len(plan.missing)} are not and will take '
+            f'{plan.bytes / 1e9:.2f} GB of {plan.free / 1e9:.1f} GB that are free'
+        )
+        build_cache(plan, workers=args.workers)
     print(f'all {plan.present + len(plan.missing)} files are cached')

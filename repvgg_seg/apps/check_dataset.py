@@ -23,9 +23,7 @@ from ..data.inspection import write_pictures
 from ..data.tally import CLASS_WEIGHTS
 from ..files import write_text
 from ..workflows.config import load_config
-from ..workflows.splits import check_data as check_data  # apps/train.py takes these two from here
 from ..workflows.splits import check_dataset
-from ..workflows.splits import check_quickly as check_quickly
 from ..workflows.work_dir import default_work_dir
 from .config import add_config
 

@@ -8,11 +8,6 @@ from typing import Any
 
 from mmengine.config import DictAction
 
-from ..workflows.config import load_config as load_config  # apps/train.py takes these from here
-from ..workflows.work_dir import begin_work_dir as begin_work_dir
-from ..workflows.work_dir import default_work_dir as default_work_dir
-from ..workflows.work_dir import resume_from as resume_from
-
 
 def option(text: str) -> str:
     """Read one KEY=VALUE of --cfg-options.

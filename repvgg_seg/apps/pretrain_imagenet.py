@@ -62,16 +62,16 @@ def main(args: argparse.Namespace) -> None:
     prepare(cfg, args.launcher, amp=args.amp)
     if not args.eval:
         commit = commit_of_checkout()  # of the code that trains, whatever is checked out at the end
-        runner = begin(
+        with begin(
             cfg,
             recipe=args.recipe,
             custom_l2=args.custom_l2,
             work_dir=args.work_dir,
             resume=args.resume,
             overwrite=args.overwrite,
-        )
-        for path in publish(run_training(runner), commit):
-            print(f'wrote {path}')
+        ) as runner:
+            for path in publish(run_training(runner), commit):
+                print(f'wrote {path}')
         return
     results = evaluate(cfg, args.eval, deploy=args.deploy, resolutions=args.resolution, work_dir=args.work_dir)
     for resolution, forms in results.items():

@@ -27,18 +27,23 @@ from torch.nn import SyncBatchNorm
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..cli import add_runner_options, add_training_options
+from ..interruption import end_with_torchrun
 from ..openmmlab.backbone import RepVGG
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner, max_bad_share
+from ..openmmlab.work_dir import own_work_dir
 from ..runtime.precision import PRECISIONS
 from ..weights.pretrained import resolve
-from .check_dataset import check_data, check_quickly
-from .config import add_config, begin_work_dir, default_work_dir, load_config, resume_from
+from ..workflows.config import load_config
+from ..workflows.splits import check_data, check_quickly
+from ..workflows.work_dir import default_work_dir
+from .config import add_config
 
 
 def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
     """Adapt `cfg` to the hardware that is there and return it; joins the process group of a distributed run on CPUs."""
     cfg.launcher = launcher
+    end_with_torchrun()
     if launcher == 'pytorch' and 'RANK' not in os.environ:
         raise ValueError(
             '--launcher pytorch is for processes that torchrun started: torchrun --nproc-per-node N tools/…'
@@ -61,7 +66,7 @@ def prepare(cfg: Config, launcher: str, *, amp: bool = False) -> Config:
     return cfg
 
 
-def _first_process(launcher: str) -> bool:
+def first_process(launcher: str) -> bool:
     """Whether this is the first of the processes that `launcher` started; none has joined a group yet."""
     ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
     return launcher == 'none' or next(filter(None, ranks), '0') == '0'
@@ -173,7 +178,7 @@ def train(
     cfg.work_dir = work_dir or default_work_dir(cfg)
     register_all_modules()
     max_bad_share(cfg)
-    if data_check and _first_process(launcher):
+    if data_check and first_process(launcher):
         check_quickly(cfg)
     else:
         check_data(cfg, 'train_dataloader', 'val_dataloader')
@@ -184,10 +189,8 @@ def train(
     if isinstance(model.backbone, RepVGG) and not resume:
         for source in model.backbone.pretrained:
             resolve(source)
-    if not resume and _first_process(launcher):
-        begin_work_dir(cfg.work_dir, overwrite=overwrite)
-    resume_from(cfg, resume)
-    return run_training(GuardedRunner.from_cfg(prepare(cfg, launcher, amp=amp)))
+    with own_work_dir(cfg, resume=resume, overwrite=overwrite, first=first_process(launcher)):
+        return run_training(GuardedRunner.from_cfg(prepare(cfg, launcher, amp=amp)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

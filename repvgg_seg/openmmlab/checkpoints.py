@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import deque
 from collections.abc import Mapping
 from numbers import Real
 from pathlib import Path
@@ -15,17 +16,24 @@ from typing import Any
 
 import mmengine.hooks
 import mmengine.runner.checkpoint as mmengine_checkpoint
+import torch
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.fileio import LocalBackend, register_backend
+from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
-from ..files import atomic_write
+from .. import interruption
+from ..files import atomic_write, write_text
+from ..interruption import Interrupted
 from ..models.trunk import RepVGG
 from ..weights.checkpoint_io import WeightsError, read_checkpoint
 from ..weights.key_maps import is_segmentor, to_official, unwrap
 from ..weights.pretrained import SCHEME, fitting, resolve
+from .loops import Resumable
+from .work_dir import POINTER
 
 
 def _read(file: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
@@ -127,7 +135,14 @@ def _load_checked(
 
 @HOOKS.register_module(force=True)
 class CheckpointHook(mmengine.hooks.CheckpointHook):
-    """mmengine's, which takes over, and so removes, checkpoints of its own folder only."""
+    """mmengine's, which removes checkpoints only of its own folder, and only once others have been saved.
+
+    It saves where a step has been taken: gradients that are half accumulated would be lost. When a signal asks for
+    the end of the training, it saves what there is and ends it.
+    """
+
+    file_backend: Any
+    keep_ckpt_ids: deque[int]
 
     def before_train(self, runner: Runner) -> None:
         """Forget the files of other folders that the checkpoint named from which the run resumes."""
@@ -139,13 +154,116 @@ class CheckpointHook(mmengine.hooks.CheckpointHook):
             return isinstance(path, str) and Path(path).parent.resolve() == folder.resolve()
 
         if not ours(info.get('last_ckpt')):
-            info.pop('keep_ckpt_ids', None)
+            for key in ('keep_ckpt_ids', 'last_ckpt', 'saved_iter'):
+                info.pop(key, None)
         for key in [key for key in info if key.startswith('best_ckpt')]:
             path = info[key]
             whole = ours(path) and os.path.isfile(path) and not os.path.islink(path)
             if not (whole and Path(path).name.startswith('best_')):
                 del info[key]
         super().before_train(runner)
+        self._due = False
+        # What an interrupted epoch left is outdated by the next checkpoint.
+        last = info.get('last_ckpt')
+        self._interim = last if last and self.by_epoch and Path(last).name.startswith('iter_') else None
+        loop = runner.train_loop
+        if isinstance(loop, Resumable) and loop.is_at_validation():
+            runner.val_loop.run()  # the run that is resumed may have been ended in it
+
+    def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """Save every `interval` iterations, and where a signal asks for the end.
+
+        Raises:
+            Interrupted: it does.
+        """
+        if not self.by_epoch:
+            every = self.every_n_train_iters(runner, self.interval, self.save_begin)
+            self._due |= every or (self.save_last and self.is_last_train_iter(runner))
+        wanted = torch.tensor(interruption.requested())
+        all_reduce(wanted, 'max')  # all processes end after the same iteration
+        if not runner.optim_wrapper.should_update():
+            return
+        if self._due or wanted:
+            step, self._due = runner.iter + 1, False
+            runner.logger.info('Saving checkpoint at %d iterations', step)
+            self._save(runner, 'iter_{}.pth' if self.by_epoch else self.filename_tmpl, step, runner.epoch, step)
+        if wanted:
+            raise Interrupted(int(wanted), runner.message_hub.get_info('last_ckpt'))
+
+    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
+        """End a validation where a signal asks for it.
+
+        Raises:
+            Interrupted: it does.
+        """
+        if not interruption.requested() or runner.distributed:  # several wait for their next iteration
+            return
+        if runner.message_hub.runtime_info.get('saved_iter') != runner.iter:
+            for hook in runner.hooks:  # they have put the averages in place of the weights
+                if isinstance(hook, EMAHook) and type(hook).before_val_epoch is EMAHook.before_val_epoch:
+                    hook._swap_ema_parameters()
+            self._save(runner, 'iter_{}.pth' if self.by_epoch else self.filename_tmpl, runner.iter, runner.epoch)
+        raise Interrupted(interruption.requested(), runner.message_hub.get_info('last_ckpt'))
+
+    def _save_checkpoint_with_step(self, runner: Runner, step: int, meta: dict[str, Any]) -> None:
+        self._save(runner, self.filename_tmpl, step, meta['epoch'], meta['iter'])
+
+    def _save(self, runner: Runner, template: str, step: int, epoch: int, iteration: int | None = None) -> None:
+        """Save the state after an iteration (by default `step`), point to it, and only then remove what is outdated."""
+        iteration = step if iteration is None else iteration
+        outdated = [self._interim] if self._interim else []
+        path = self.file_backend.join_path(self.out_dir, template.format(step))
+        if template == self.filename_tmpl and self.max_keep_ckpts > 0:
+            kept = [*(other for other in self.keep_ckpt_ids if other != step), step]
+            outdated += [
+                self.file_backend.join_path(self.out_dir, template.format(other))
+                for other in kept[: -self.max_keep_ckpts]
+            ]
+            self.keep_ckpt_ids = deque(kept[-self.max_keep_ckpts :])
+            runner.message_hub.update_info('keep_ckpt_ids', list(self.keep_ckpt_ids))
+        self.last_ckpt, self._interim = path, None if template == self.filename_tmpl else path
+        runner.message_hub.update_info('last_ckpt', path)
+        runner.message_hub.update_info('saved_iter', iteration)
+        runner.save_checkpoint(
+            self.out_dir,
+            Path(path).name,
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta={'epoch': epoch, 'iter': iteration},
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if not is_main_process():
+            return
+        write_text(path, Path(runner.work_dir, POINTER))
+        for old in outdated:
+            if old != path and self.file_backend.isfile(old):
+                self.file_backend.remove(old)
+
+    def _save_best_checkpoint(self, runner: Runner, metrics: dict[str, Any]) -> None:
+        backend: Any = self.file_backend
+        removed: list[str] = []
+        self.file_backend = _Postponing(backend, removed)
+        try:
+            super()._save_best_checkpoint(runner, metrics)
+        finally:
+            self.file_backend = backend
+        best = {value for key, value in runner.message_hub.runtime_info.items() if key.startswith('best_ckpt')}
+        for path in removed:
+            if path not in best:
+                backend.remove(path)
+
+
+class _Postponing:
+    """A storage that notes what is to be removed, and does anything else."""
+
+    def __init__(self, backend: Any, removed: list[str]) -> None:
+        self._backend, self.remove = backend, removed.append
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._backend, name)
 
 
 class AtomicLocalBackend(LocalBackend):

@@ -1,9 +1,8 @@
-"""ImageNet pretraining on mmengine's runner: the model, exactly resumable epochs, averaged weights, top-k accuracy."""
+"""ImageNet pretraining on mmengine's runner: the model, averaged weights, top-k accuracy."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,9 +10,8 @@ from mmengine.dist import broadcast, get_rank, get_world_size
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import EMAHook, Hook
 from mmengine.model import BaseDataPreprocessor, BaseModel
-from mmengine.runner import EpochBasedTrainLoop
-from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS
-from torch import Tensor, nn
+from mmseg.registry import DATA_SAMPLERS, DATASETS, HOOKS, METRICS, MODELS
+from torch import Tensor
 
 from ..models.classifier import RepVGGClassifier
 from ..models.variants import Variant
@@ -52,7 +50,7 @@ class PretrainingModel(BaseModel):
         """The weight decay that the objective takes over from the optimizer: see RepVGGOptimWrapperConstructor."""
         return self.objective.custom_l2
 
-    def forward(self, inputs: Tensor, labels: Tensor, mode: str = 'predict') -> Any:
+    def forward(self, inputs: Tensor, labels: Tensor, name: Sequence[str] = (), mode: str = 'predict') -> Any:
         """Return the losses in mode 'loss'; otherwise, for each image, its label and its best five classes."""
         if mode == 'loss':
             return self.objective(self.model, inputs, labels)
@@ -81,39 +79,10 @@ class TopK(BaseMetric):
 class GlobalBatchSampler(data.GlobalBatchSampler):
     """The sampler of pretraining, which takes its share of the images from the process group."""
 
+    places = True  # it yields the seeds of augmentations itself, the same however many processes share an epoch
+
     def __init__(self, dataset: data.ImageNet, batch_size: int, seed: int) -> None:
         super().__init__(len(dataset), batch_size, seed=seed, rank=get_rank(), world_size=get_world_size())
-
-
-@LOOPS.register_module()
-class ResumableEpochLoop(EpochBasedTrainLoop):
-    """Epochs that continue after an interruption at any iteration as if there had been none; keeps the last `metrics`.
-
-    All that is random is a function of the seed and of the position in the training: the order of the images and their
-    augmentation through GlobalBatchSampler, mixup through the seed that each iteration begins with.
-    """
-
-    def run(self) -> nn.Module:
-        """Train from the iteration that was resumed, if any."""
-        sampler, per_epoch = self.dataloader.sampler, len(self.dataloader)
-        sampler.seed = self.runner.seed  # a resumed run has the seed of its beginning
-        self._epoch, sampler.first_batch = divmod(self._iter, per_epoch)
-        self.metrics: dict[str, float] = {}
-        self.runner.call_hook('before_train')
-        while self._epoch < self._max_epochs:
-            sampler.epoch = self._epoch
-            self.run_epoch()
-            sampler.first_batch = 0
-            if self._epoch % self.val_interval == 0 or self._epoch == self._max_epochs:
-                self.metrics = self.runner.val_loop.run()
-        self.metrics = self.metrics or self.runner.val_loop.run()  # where a finished training was resumed
-        self.runner.call_hook('after_train')
-        return self.runner.model
-
-    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
-        """Make one step; `idx` counts from where the epoch was entered."""
-        with data.seeded(data.mixed(self.runner.seed, self._iter, get_rank())):
-            super().run_iter(self._iter % len(self.dataloader), data_batch)
 
 
 @HOOKS.register_module()
@@ -143,41 +112,24 @@ class AveragedWeightsHook(EMAHook):
 
 @HOOKS.register_module()
 class PretrainingHook(Hook):
-    """Logs images per second, keeps what a resumed run must have in common, and stops when the loss diverges."""
+    """Logs images per second, keeps the last `metrics`, and notes what a resumed run must have in common."""
 
-    def __init__(self, identity: dict[str, Any], batch: int, interval: int = 50) -> None:
-        # Plain data: the dictionaries of a config are objects, and a checkpoint with objects runs code when it is read.
-        self.identity, self.batch, self.interval = dict(identity), batch, interval
+    def __init__(self, identity: dict[str, Any], batch: int) -> None:
+        # Plain data: what came through a config would make a checkpoint that runs code to be read.
+        self.identity, self.batch = dict(identity), batch
+        self.metrics: dict[str, float] = {}
 
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Tensor] | None = None
     ) -> None:
-        """Log, and check the loss every `interval` iterations: looking at it waits for the GPU.
-
-        Raises:
-            ValueError: it is not finite; names the last good checkpoint.
-        """
+        """Log."""
         seconds = runner.message_hub.get_scalar('train/time').current()
         runner.message_hub.update_scalar('train/images_per_s', self.batch / seconds)
-        if outputs and self.every_n_train_iters(runner, self.interval) and not outputs['loss'].isfinite().all():
-            raise ValueError(self._diverged(runner, f'the loss became {outputs["loss"].item()}'))
+
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        """Keep the metrics, to which AveragedWeightsHook adds."""
+        self.metrics = metrics or {}
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save weights that are not finite, and note what they belong to.
-
-        Raises:
-            ValueError: they are not.
-        """
-        for key, value in checkpoint['state_dict'].items():
-            if not value.isfinite().all():
-                raise ValueError(self._diverged(runner, f'{key.removeprefix("model.")} is not finite'))
+        """Note what the weights belong to."""
         checkpoint['meta']['pretraining'] = self.identity
-
-    @staticmethod
-    def _diverged(runner: Runner, what: str) -> str:
-        pointer = Path(runner.work_dir, 'last_checkpoint')
-        good = f'the last good checkpoint is {pointer.read_text()}' if pointer.is_file() else 'no checkpoint is good'
-        return (
-            f'{what} by iteration {runner.iter + 1}: {good}; resume without --amp, or begin anew with a lower '
-            'optim_wrapper.optimizer.lr'
-        )

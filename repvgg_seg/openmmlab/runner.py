@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import logging
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import mmengine.runner
@@ -12,8 +14,14 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
+from mmengine.runner import BaseLoop
 from mmseg.registry import HOOKS
 from torch import nn
+from torch.utils.data import DataLoader
+
+from .finite import FiniteHook
+from .loops import RESUMABLE, placed, quiet_worker
+from .work_dir import RUN, RUN_KEY
 
 CONFIG_KEY = 'resolved_config'  # in the meta data of a checkpoint
 # What differs from one start of the same training to the next.
@@ -89,11 +97,38 @@ def is_for_people(record: logging.LogRecord) -> bool:
 
 
 class Runner(mmengine.runner.Runner):
-    """mmengine's runner, whose checkpoints remember the config, and which asks for channels_last before it distributes.
+    """mmengine's runner, which resumes exactly, keeps nothing that is not finite and remembers the config.
 
+    It asks for channels_last before it distributes.
     DistributedDataParallel lays its buffers out like the weights that it is given. Where the weights' layout changes
     later, the gradients of convolutions come back with their elements permuted (seen in torch 2.15).
     """
+
+    _training = False
+
+    def register_hooks(self, *args: Any, **kwargs: Any) -> None:
+        """Register the hooks of the config, and the one that watches over what is not finite."""
+        super().register_hooks(*args, **kwargs)
+        self.register_hook(FiniteHook(self.cfg.get('max_skipped_steps', 0)))
+
+    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
+        """Build the loop and, for its data alone, samples that are a function of their place in the training."""
+        if isinstance(loop, dict):
+            kind = loop.get('type', 'EpochBasedTrainLoop' if loop.get('by_epoch') else 'IterBasedTrainLoop')
+            loop = {**{key: loop[key] for key in loop if key != 'by_epoch'}, 'type': RESUMABLE.get(kind, kind)}
+        self._training = True
+        try:
+            return super().build_train_loop(loop)
+        finally:
+            self._training = False
+
+    def build_dataloader(self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
+        """Build a data loader, whose workers have not started yet."""
+        if isinstance(dataloader, dict) and self._training:
+            dataloader = placed(dataloader)
+        loader = mmengine.runner.Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader.worker_init_fn = partial(quiet_worker, init=loader.worker_init_fn)
+        return loader
 
     def build_logger(self, *args: Any, **kwargs: Any) -> MMLogger:
         """Build the logger, whose terminal gets what people read, and whose file gets all."""
@@ -116,4 +151,7 @@ class Runner(mmengine.runner.Runner):
         except ValueError as error:  # the weights matter more
             self.logger.warning('the checkpoint does not hold its config: %s', error)
             recorded = {}
+        run = Path(self.work_dir, RUN)
+        if run.is_file():
+            recorded[RUN_KEY] = run.read_text()
         super().save_checkpoint(*args, meta={**(meta or {}), **recorded}, **kwargs)

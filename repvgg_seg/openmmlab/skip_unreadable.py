@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.dataset import BaseDataset, Compose, InfiniteSampler
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.dist import barrier, is_main_process
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop
 from torch.utils.data import DataLoader
 
 from ..data.samples import damage
@@ -131,10 +130,10 @@ class SkippedFilesHook(Hook):
         for file, why in self.ledger.files().items():
             if file not in self.reported:
                 self.reported.add(file)
-                runner.logger.warning(
-                    'skipped: %s %s (%d of %d samples; %d may be unreadable)',
-                    file, why, len(self.reported), self.ledger.samples, self.ledger.allowed,
-                )  # fmt: skip
+                runner.logger.warning(  # its text in full: mmengine leaves out a warning of the same template
+                    f'skipped: {file} {why} ({len(self.reported)} of {self.ledger.samples} samples; '
+                    f'{self.ledger.allowed} may be unreadable)'
+                )
 
     def after_train(self, runner: Runner) -> None:
         """Sum up."""
@@ -158,23 +157,13 @@ class GuardedRunner(Runner):
     They are replaced by other samples and listed in the work directory. In validation and test they are errors.
     """
 
-    _training = False
-
-    def build_train_loop(self, loop: BaseLoop | dict) -> BaseLoop:
-        """Build the loop and, for its data alone, the list of what is skipped."""
-        self._training = True
-        try:
-            return super().build_train_loop(loop)
-        finally:
-            self._training = False
-
     def build_dataloader(self, dataloader: DataLoader | dict, *args: Any, **kwargs: Any) -> DataLoader:
         """Build a data loader that is guarded; its workers have not started yet."""
-        loader = Runner.build_dataloader(dataloader, *args, **kwargs)
+        loader: Any = super().build_dataloader(dataloader, *args, **kwargs)
         datasets = [part for part in inner_data_sets(loader.dataset) if isinstance(part, BaseDataset)]
         ledger = None
         if self._training:
-            if not len(loader) and not isinstance(loader.sampler, InfiniteSampler):
+            if not len(loader) and not getattr(loader.sampler, 'endless', False):
                 raise ValueError(
                     f'{len(loader.dataset)} training images make no batch of {loader.batch_sampler.batch_size}: set '
                     '--cfg-options train_dataloader.batch_size=N to fewer'

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler
 
+from ..randomness import Key, mixed, seeded
 from .sources import open_source
 from .transforms import decode, test_transform, train_transform
 
-Key = tuple[int, int]  # index of an image, seed of its augmentation
-
-
-def mixed(*numbers: int) -> int:
-    """Return one seed for torch that depends on all of `numbers`."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> np.uint64(1))
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw torch's random numbers on the CPU from `seed`, and leave the generator as it was."""
-    state = torch.get_rng_state()
-    torch.default_generator.manual_seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
 
 class ImageNet(Dataset[dict[str, Any]]):
-    """Images of `split` as `inputs`, uint8 (3, resolution, resolution), and their classes as `labels`.
+    """Images of `split` as `inputs`, uint8 (3, resolution, resolution), their classes as `labels`, and the `name`.
 
     Indexed by a number, or by a Key of GlobalBatchSampler, which determines the augmentation too.
 
@@ -56,11 +37,11 @@ class ImageNet(Dataset[dict[str, Any]]):
         image = decode(self.source.read(index), self.source.name(index))
         with seeded(seed):
             image = self.transform(image)
-        return {'inputs': image, 'labels': int(self.source.labels[index])}
+        return {'inputs': image, 'labels': int(self.source.labels[index]), 'name': self.source.name(index)}
 
 
 class GlobalBatchSampler(Sampler[Key]):
-    """One process's share of an epoch in random order, which may begin in the middle of it.
+    """One process's share of `epoch` in random order, which begins with its sample number `first`.
 
     The epoch is cut into global batches of `batch_size * world_size` images, the last images that fill none are left
     out, and each process gets `batch_size` consecutive ones of every batch. So the global batches don't depend on the
@@ -78,7 +59,7 @@ class GlobalBatchSampler(Sampler[Key]):
                 'choose less with --cfg-options train_dataloader.batch_size=N'
             )
         self.batch_size, self.seed, self.rank, self.world_size = batch_size, seed, rank, world_size
-        self.epoch, self.first_batch = 0, 0
+        self.epoch, self.first = 0, 0
 
     def __len__(self) -> int:
         return self.batches * self.batch_size
@@ -86,5 +67,5 @@ class GlobalBatchSampler(Sampler[Key]):
     def __iter__(self) -> Iterator[Key]:
         order = torch.randperm(self.images, generator=torch.Generator().manual_seed(mixed(self.seed, self.epoch)))
         usable = order[: len(self) * self.world_size]
-        for index in usable.reshape(self.batches, self.world_size, -1)[self.first_batch :, self.rank].flatten():
+        for index in usable.reshape(self.batches, self.world_size, -1)[:, self.rank].flatten()[self.first :]:
             yield int(index), mixed(self.seed, self.epoch, int(index))

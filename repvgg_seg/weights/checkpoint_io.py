@@ -23,27 +23,30 @@ class WeightsError(FileError):
     """A weight file or name that cannot be used, with its cause and cure in one sentence."""
 
 
-def read_checkpoint(source: StrPath | BinaryIO, *, unsafe: bool = False, map_location: Any = 'cpu') -> dict[str, Any]:
+def read_checkpoint(
+    source: StrPath | BinaryIO, *, unsafe: bool = False, map_location: Any = 'cpu', mmap: bool = False
+) -> dict[str, Any]:
     """Return the dictionary stored in a torch (.pth) or safetensors file, without running code from it.
 
     Only tensors, plain containers and what mmengine adds to its training checkpoints are rebuilt; there is no
-    fallback. `unsafe=True` runs whatever the file contains, for this one call, and says so in the log.
+    fallback. `unsafe=True` runs whatever the file contains, for this one call, and says so in the log. With `mmap` the
+    tensors of a torch file are read when they are used, so that what else is in it costs little.
 
     Raises:
         WeightsError: the file is missing, cut short, not a weight file, or would run code.
     """
     if not isinstance(source, (str, os.PathLike)):
-        return _read(source, 'the open file', unsafe, map_location)
+        return _read(source, 'the open file', unsafe, map_location, None)
     try:
         with open(source, 'rb') as file:
-            return _read(file, str(source), unsafe, map_location)
+            return _read(file, str(source), unsafe, map_location, mmap or None)
     except FileNotFoundError:
         raise WeightsError(f'{source} does not exist: check the path') from None
     except OSError as error:
         raise WeightsError(f'{source} cannot be read ({error.strerror or error})') from error
 
 
-def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[str, Any]:
+def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any, mmap: bool | None) -> dict[str, Any]:
     head = file.read(512)
     file.seek(0)
     text = head.lstrip().lower()
@@ -62,7 +65,8 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
             checkpoint = torch.load(file, map_location=map_location, weights_only=False)
         else:
             with allowlist():
-                checkpoint = torch.load(file, map_location=map_location, weights_only=True)
+                mapped = mmap and head.startswith(b'PK')  # torch maps files by their names, of its newer format alone
+                checkpoint = torch.load(name if mapped else file, map_location, weights_only=True, mmap=mapped)
     except Exception as error:  # a broken file can raise nearly anything: each kind becomes one sentence
         raise WeightsError(_diagnose(error, head, name)) from error
     if not unsafe and _hides_methods(checkpoint):
@@ -72,6 +76,15 @@ def _read(file: BinaryIO, name: str, unsafe: bool, map_location: Any) -> dict[st
             f'{name} holds a {type(checkpoint).__name__}, not a dictionary: save model.state_dict() instead'
         )
     return checkpoint
+
+
+def not_finite(tree: Any, name: str = '') -> str | None:
+    """Return the name of the first tensor in dictionaries and lists that has NaN or Inf; None if all are finite."""
+    if isinstance(tree, Tensor):
+        return None if tree.isfinite().all() else name
+    parts = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, (list, tuple)) else ()
+    found = (not_finite(part, f'{name}.{key}' if name else str(key)) for key, part in parts)
+    return next((bad for bad in found if bad), None)
 
 
 def _hides_methods(checkpoint: Any) -> bool:

@@ -99,8 +99,8 @@ def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
 
 
 # What this package reads of a config beside what mmengine's runner does.
-OWN_KEYS = {'auto_scale_lr', 'compile', 'custom_imports', 'data_root', 'max_bad_share', 'sync_bn', 'test_pipeline',
-            'tta_model', 'tta_pipeline'}  # fmt: skip
+OWN_KEYS = {'auto_scale_lr', 'compile', 'custom_imports', 'data_root', 'max_bad_share', 'max_skipped_steps', 'sync_bn',
+            'test_pipeline', 'tta_model', 'tta_pipeline'}  # fmt: skip
 
 
 def _check_root(cfg: Config, key: str, name: str) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from ..models.classifier import RepVGGClassifier
 from ..models.variants import get_variant
 from ..openmmlab.imagenet import AveragedWeightsHook, PretrainingHook
 from ..openmmlab.runner import Runner
+from ..openmmlab.work_dir import own_work_dir
 from ..pretrain import data
 from ..pretrain.sources import check_classes, open_source
 from ..pretrain.transforms import test_transform
@@ -29,7 +31,7 @@ from ..weights.key_maps import from_official
 from ..weights.pretrained import load_weights, read_weights
 from .config import CONFIGS, keep_only_test, load_config
 from .evaluation import Results
-from .work_dir import begin_work_dir, open_checkpoint, resume_from
+from .work_dir import open_checkpoint
 
 RECIPES = ('paper-120e', 'paper-200e', 'plus-300e')
 
@@ -45,6 +47,7 @@ def config_of(recipe: str, options: dict[str, Any] | None = None) -> Config:
     return load_config(path, options, kind='classifier', part='arch')
 
 
+@contextmanager
 def begin(
     cfg: Config,
     *,
@@ -53,8 +56,8 @@ def begin(
     work_dir: str | None = None,
     resume: str | None = None,
     overwrite: bool = False,
-) -> Runner:
-    """Return the runner that trains the classifier of `cfg`, a config that fits the hardware.
+) -> Iterator[Runner]:
+    """Hold a work directory, and give the runner that trains the classifier of `cfg`, a config that fits the hardware.
 
     The recipe's batch is divided among the processes; another one scales the learning rate, and says so. `resume` is
     a checkpoint file or 'latest'.
@@ -97,12 +100,10 @@ def begin(
     cfg.custom_hooks = [*cfg.custom_hooks, hook]
     if importlib.util.find_spec('tensorboard'):
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
-    if not resume and is_main_process():
-        begin_work_dir(cfg.work_dir, overwrite=overwrite)
-    resume_from(cfg, resume)
-    if cfg.load_from and cfg.resume:
-        _check_identity(cfg.load_from, identity)
-    return Runner.from_cfg(cfg)
+    with own_work_dir(cfg, resume=resume, overwrite=overwrite, first=is_main_process()):
+        if cfg.load_from and cfg.resume:
+            _check_identity(cfg.load_from, identity)
+        yield Runner.from_cfg(cfg)
 
 
 def _check_data(cfg: Config) -> int:
@@ -142,9 +143,9 @@ def publish(runner: Runner, commit: str | None) -> list[Path]:
     """Write the weights of the last step and the averaged ones, under official names and evaluated; return where."""
     if not is_main_process():
         return []
-    metrics = runner.train_loop.metrics
     averaged = next(hook for hook in runner.hooks if isinstance(hook, AveragedWeightsHook))
-    identity = next(hook for hook in runner.hooks if isinstance(hook, PretrainingHook)).identity
+    own = next(hook for hook in runner.hooks if isinstance(hook, PretrainingHook))
+    identity, metrics = own.identity, own.metrics
     written = []
     for kind, prefix, model in (('', '', averaged.src_model), ('-ema', 'ema/', averaged.ema_model.module)):
         meta = {

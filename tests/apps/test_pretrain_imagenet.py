@@ -18,7 +18,7 @@ from repvgg_seg.apps.train import prepare
 from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.models import variants
 from repvgg_seg.models.weight_decay import undecayed
-from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor, imagenet
+from repvgg_seg.openmmlab import RepVGGOptimWrapperConstructor, imagenet, loops
 from repvgg_seg.weights.key_maps import from_official
 from repvgg_seg.workflows import pretraining
 from tests.conftest import TINY, TINY_PLUS, tool
@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 from repvgg_seg.models import variants
 from tests.conftest import TINY
 variants.VARIANTS = {{**variants.VARIANTS, 'tiny': TINY}}
-from repvgg_seg.openmmlab.imagenet import ResumableEpochLoop
+from repvgg_seg.openmmlab.loops import ResumableEpochLoop
 step = ResumableEpochLoop.run_iter
 def run_iter(self, idx, batch):
     step(self, idx, batch)
@@ -355,7 +355,7 @@ def test_a_checkpoint_of_another_training(folders, pretrained, tmp_path, capsys,
 def test_weights_are_no_checkpoint_to_resume(folders, pretrained, tmp_path, capsys) -> None:
     for file in ('gone.pth', 'tiny-pretrain.pth'):
         message = fails(capsys, *arguments(folders, tmp_path, '--resume', str(pretrained / file), *RECIPE))
-        assert ('there is no checkpoint' if file == 'gone.pth' else 'is not a checkpoint of pretraining') in message
+        assert ('there is no checkpoint' if file == 'gone.pth' else 'is not a checkpoint of a training') in message
 
 
 # ---- several processes
@@ -425,8 +425,10 @@ def test_a_damaged_image_stops_the_training_and_is_named(tmp_path, capsys, worke
     assert f'{victim} cannot be decoded' in message and 'replace or delete it' in message
 
 
-def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(folders, tmp_path, capsys, monkeypatch) -> None:
-    step = imagenet.ResumableEpochLoop.run_iter
+def test_gradients_that_are_not_finite_name_the_batch_and_the_last_good_checkpoint(
+    folders, tmp_path, capsys, monkeypatch
+) -> None:
+    step = loops.ResumableEpochLoop.run_iter
 
     def poisoned(self, idx, batch):
         if self.iter == 4:
@@ -434,18 +436,14 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(folders, tmp_p
                 next(self.runner.model.parameters()).fill_(torch.nan)
         step(self, idx, batch)
 
-    monkeypatch.setattr(imagenet.ResumableEpochLoop, 'run_iter', poisoned)
-    monkeypatch.setattr(imagenet.PretrainingHook, 'every_n_train_iters', lambda self, runner, n: True)
-    message = fails(capsys, *arguments(folders, tmp_path / 'often'))
+    monkeypatch.setattr(loops.ResumableEpochLoop, 'run_iter', poisoned)
+    message = fails(capsys, *arguments(folders, tmp_path / 'w'))
     assert re.search(
-        r'the loss became nan by iteration 5: the last good checkpoint is .*/often/iter_4\.pth; resume', message
+        r'the norm of the gradients became nan in iteration 5 \(.*\.JPEG, .*\.JPEG\): '
+        r'the last good checkpoint is .*/w/iter_4\.pth; look at these images',
+        message,
     )
-    monkeypatch.setattr(imagenet.PretrainingHook, 'every_n_train_iters', lambda self, runner, n: False)
-    message = fails(capsys, *arguments(folders, tmp_path / 'rarely'))
-    assert re.search(
-        r'stage0.* is not finite by iteration 6: the last good checkpoint is .*/rarely/iter_4\.pth', message
-    )
-    assert not (tmp_path / 'rarely/iter_6.pth').exists() and not list(tmp_path.glob('*/*pretrain*'))
+    assert not (tmp_path / 'w/iter_6.pth').exists() and not list(tmp_path.glob('*/*pretrain*'))
 
 
 def test_arguments_that_would_do_nothing(capsys, folders, tmp_path) -> None:

@@ -1,9 +1,13 @@
+import random
+
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from repvgg_seg.pretrain.data import GlobalBatchSampler, ImageNet, mixed, seeded
+from repvgg_seg.pretrain.data import GlobalBatchSampler, ImageNet
+from repvgg_seg.randomness import mixed, seeded
 
 
 def test_images_and_augmentation_are_functions_of_the_key(folders, tars) -> None:
@@ -35,7 +39,7 @@ def test_an_epoch_is_the_same_however_many_processes_share_it(batch, processes, 
 
     def share(rank: int, world_size: int, size: int, first: int = 0) -> list:
         sampler = GlobalBatchSampler(images, size, seed=3, rank=rank, world_size=world_size)
-        sampler.epoch, sampler.first_batch = epoch, first
+        sampler.epoch, sampler.first = epoch, first * size
         assert len(sampler) == batches * size
         return list(sampler)
 
@@ -66,9 +70,18 @@ def test_fewer_images_than_a_batch() -> None:
 
 
 def test_seeded_leaves_no_trace() -> None:
-    torch.manual_seed(5)
-    expected = torch.rand(3)
-    torch.manual_seed(5)
+    def draw() -> list[float]:
+        return [torch.rand(1).item(), np.random.random_sample(), random.random()]
+
+    def seed() -> None:
+        for function in (torch.manual_seed, np.random.seed, random.seed):
+            function(5)
+
+    seed()
+    expected = draw()
+    seed()
     with seeded(1):
-        inside = torch.rand(3)
-    assert torch.equal(torch.rand(3), expected) and not torch.equal(inside, expected)
+        inside = draw()
+    assert draw() == expected
+    with seeded(1):
+        assert draw() == inside and not set(inside) & set(expected)

@@ -3,8 +3,8 @@ import torch
 import torch.nn.functional as F
 
 from repvgg_seg import RepVGGClassifier, custom_l2
-from repvgg_seg.pretrain.data import seeded
 from repvgg_seg.pretrain.objective import MEAN, STD, Objective, normalise
+from repvgg_seg.randomness import seeded
 from tests.conftest import TINY, TINY_PLUS, randomise
 
 IMAGES = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))

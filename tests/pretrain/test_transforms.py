@@ -10,9 +10,9 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from repvgg_seg.pretrain import transforms
-from repvgg_seg.pretrain.data import seeded
 from repvgg_seg.pretrain.transforms import decode, raug15, train_transform
 from repvgg_seg.pretrain.transforms import test_transform as centre_crop
+from repvgg_seg.randomness import seeded
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
