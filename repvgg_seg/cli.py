@@ -35,6 +35,7 @@ class Command:
 GROUPS: Mapping[str, Mapping[str, Command]] = {
     'data': {
         'demo-data': Command('apps.demo_data', "draw a small data set of streets in Cityscapes' layout", RUNTIME),
+        'import-labels': Command('apps.import_labels', 'make masks of labels of COCO, labelme, CVAT or YOLO', RUNTIME),
         'check-dataset': Command('apps.check_dataset', 'look at every image and mask, and say what is wrong'),
         'browse-dataset': Command('apps.browse_dataset', 'draw what the network sees of a data set'),
         'convert-masks': Command('apps.convert_masks', 'turn masks of colours into masks of class indices', RUNTIME),
@@ -52,6 +53,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
     'deployment': {
         'convert-deploy': Command('apps.convert_deploy', 'convert to plain 3x3 convolutions and prove it equal'),
         'export': Command('apps.export', 'write one file that runs without this package, and prove it equal'),
+        'publish': Command('apps.publish', 'write a folder to hand on: file, weights, classes and model card'),
         'predict': Command('apps.predict', 'segment images, videos and cameras with an exported file', RUNTIME),
     },
     'machine': {

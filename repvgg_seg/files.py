@@ -34,6 +34,7 @@ def walk(folder: StrPath, suffixes: Collection[str] = ('',)) -> Iterator[Path]:
     """Yield the files below a folder whose names end in one of `suffixes`, upper or lower case, sorted by their paths.
 
     Links to folders are followed, but not back into a folder that they lie in. Hidden files and folders are left out.
+    A link that leads nowhere is yielded, so that who reads it tells what is missing.
 
     Raises:
         OSError: a folder cannot be read.
@@ -51,7 +52,7 @@ def _walk(folder: Path, suffixes: tuple[str, ...], above: tuple[str, ...]) -> It
             continue
         if path.is_dir():
             yield from _walk(path, suffixes, (*above, real))
-        elif name.lower().endswith(suffixes) and path.is_file():
+        elif name.lower().endswith(suffixes) and (path.is_file() or path.is_symlink()):
             yield path
 
 

@@ -23,6 +23,7 @@ METADATA = ModelMetadata(
     output='classes',
     precision='fp32',
     threshold=None,
+    align_corners=False,
     preparation=Preparation(),
     fit='tile',
     source={'file': 'deploy.pth', 'sha256': 'ab' * 32},

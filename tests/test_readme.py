@@ -1,6 +1,7 @@
 """Runs README.md and docs/: each command and each example, in order, as a newcomer would, on small data."""
 
 import itertools
+import json
 import re
 import shlex
 import shutil
@@ -47,6 +48,12 @@ def home(tmp_path, monkeypatch, demo_data, folders, local_files) -> Path:
     monkeypatch.setattr(variants, 'VARIANTS', {**variants.VARIANTS, 'RepVGG-A0': small})
     [classes] = re.findall(r'^```json\n(.*?)^```', (REPO / 'docs/data.md').read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / 'data/mine/classes.json').write_text(classes)
+    (tmp_path / 'exports/labelme').mkdir(parents=True)
+    for name in 'ab':
+        shutil.copy('street.png', f'exports/labelme/{name}.png')
+        shape = {'label': 'road', 'points': [[0, 0], [20, 0], [20, 9]]}
+        labels = {'shapes': [shape], 'imagePath': f'{name}.png'}
+        (tmp_path / f'exports/labelme/{name}.json').write_text(json.dumps(labels))
     (tmp_path / 'data/imagenet').symlink_to(folders)
     torch.save(randomise(RepVGGClassifier('RepVGG-A0')).state_dict(), 'RepVGG-A0-train.pth')
     return tmp_path
@@ -86,8 +93,14 @@ def test_every_command_and_example_runs(page, home, tiny_config, trained, deploy
             run(command, tiny_config, capsys)
     for result in {
         'README': ['work_dirs/demo/deploy/report.json', 'masks/index', 'masks/overlay'],
-        'data': ['data/mine/masks/a.png', 'work_dirs/demo/browse'],
-        'deploy': ['overlays/vis/street.png', 'street_overlay.png', 'work_dirs/demo/deploy/model.onnx', 'masks/index'],
+        'data': ['data/imported/classes.json', 'data/mine/masks/a.png', 'work_dirs/demo/browse'],
+        'deploy': [
+            'overlays/vis/street.png',
+            'street_overlay.png',
+            'work_dirs/demo/deploy/model.onnx',
+            'masks/index',
+            'published/README.md',
+        ],
         'pretrain': ['work_dirs/a0/deploy.pth', 'a0_for_timm.safetensors'],
     }.get(page.stem, ()):
         assert (home / result).exists(), result

@@ -8,6 +8,10 @@ Writes deploy.pth (weights; loads with weights_only=True), report.json (deviatio
 segmentor, deploy.py, its config: mmseg.apis.init_model('deploy.py', 'deploy.pth') runs the two.
 If the two forms are not equal nothing is written. A work directory, or a checkpoint of it, is enough: checkpoints
 remember their config. For a checkpoint from elsewhere, name the config first.
+
+    repvgg-seg convert-deploy --python mymodel:build weights.pth deploy/mine --classes data/mine/classes.json
+
+converts a model of timm, segmentation_models.pytorch, mmpretrain or your own: `build` of mymodel.py returns it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..data.masks import read_classes
 from ..deploy.convert import convert_classifier_checkpoint
+from ..deploy.python_model import IMAGENET, convert_python_checkpoint
 from ..models import variants
 from ..workflows.config import is_config
 from ..workflows.deployed import convert_segmentor_checkpoint
@@ -32,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'directory, a file, a URL or repvgg://NAME',
     )
     parser.add_argument('--out', metavar='DIR', help='where the converted model goes (default: WORK_DIR/deploy)')
+    parser.add_argument('--python', metavar='MODULE:FACTORY', help='the function that returns a model without weights')
+    parser.add_argument('--classes', metavar='FILE', help='of --python: a classes.json with names and colours')
+    for index, name in enumerate(('mean', 'std')):
+        parser.add_argument(
+            f'--{name}', type=float, nargs='+', metavar='RGB', default=IMAGENET[index],
+            help=f'of --python: {name} of values from 0 to 1 (default: of ImageNet)',
+        )  # fmt: skip
     add_cfg_options(parser)
 
 
@@ -60,7 +73,15 @@ def _read_words(words: list[str], out: str | None) -> tuple[str | None, str, str
 def main(args: argparse.Namespace) -> None:
     """Convert, and print the deviations."""
     model, checkpoint, out_dir = _read_words(args.words, args.out)
-    if model is not None and model in variants.VARIANTS:
+    if args.python is not None:
+        known = read_classes(args.classes) if args.classes else None
+        if model is not None or args.cfg_options:
+            raise ValueError('a model of --python has no config: leave it and --cfg-options out')
+        report = convert_python_checkpoint(
+            args.python, checkpoint, out_dir, classes=known.names if known else (),
+            palette=known.colors if known else (), mean=args.mean, std=args.std,
+        )  # fmt: skip
+    elif model is not None and model in variants.VARIANTS:
         if args.cfg_options:
             raise ValueError('a classifier has no config: leave --cfg-options out')
         report = convert_classifier_checkpoint(model, checkpoint, out_dir)

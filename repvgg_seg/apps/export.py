@@ -22,8 +22,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from ..cli import image_size
 from ..deploy.export import TARGETS, export_segmentor
+from ..deploy.python_model import load_python_model
 from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT
 from ..runtime.images import read_image
 from ..runtime.metadata import DYNAMIC, FITS, OUTPUTS, Fit, Output
@@ -42,7 +45,7 @@ def export_model(
     image_size: Size | None = None,
     batch: int | None = 1,
     precision: str = 'fp32',
-    output: Output = 'classes',
+    output: Output | None = None,
     fit: Fit = 'test',
     images: str | Path | None = None,
     out: str | Path | None = None,
@@ -53,14 +56,18 @@ def export_model(
     min_agreement: float | None = None,
     keep_float: Sequence[str] = (),
     accuracy_control: bool = False,
+    python: str | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Export the model in `model_dir`, see `export_segmentor`; return the path of the file, and the report.
 
-    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config.
+    A work directory, or a checkpoint of it, is converted first. `cfg_options` change the config. `python` is the
+    module:factory of a model that was converted as one.
 
     `size` is by default what the config's test pipeline makes of images of `image_size`, or else of most images of the
-    val set, of which the report then has the `sizes`. `out` is model.SUFFIX in `model_dir` with the precision in its
-    name unless that is fp32, and `images` is an image file or a folder of them that joins the comparison.
+    val set, of which the report then has the `sizes`. `output` is by default 'logits' where images are cut into windows
+    or tiles, which are averaged where they overlap, and 'classes' elsewhere. `out` is model.SUFFIX in `model_dir`
+    with the precision in its name unless that is fp32, and `images` is an image file or a folder of them that joins the
+    comparison.
 
     int8 is calibrated with `calibration_images` of `calibration`, a folder, or a config, whose training images are
     taken; on its val set the mIoU may fall by `max_drop`, 1 point by default. Of a folder, which has no labels,
@@ -73,9 +80,13 @@ def export_model(
     """
     arguments = dict(locals())
     asked = read_calibration(arguments, _command(arguments))
-    given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
-    # The converted config of a training has them already, and lacks the parts that only training reads.
-    cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
+    if python is not None:
+        cfg = Config({'model': {}})  # nothing is known of the test
+        segmentor, meta, source = load_python_model(model_dir, python)
+    else:
+        given, model_dir = Path(model_dir), converted(model_dir, cfg_options)
+        # The converted config of a training has them already, and lacks the parts that only training reads.
+        cfg, segmentor, meta, source = load_deployed(model_dir, cfg_options if model_dir == given else None)
     if to in TARGETS and out is None:
         name = 'model' if precision == 'fp32' else f'model_{precision}'
         out = Path(model_dir, name + TARGETS[to].suffix)
@@ -97,7 +108,7 @@ def export_model(
         image_size=image_size,
         batch=batch,
         precision=precision,
-        output=output,
+        output=output or ('classes' if preparation.stride is None and fit != 'tile' else 'logits'),
         classes=meta.get('classes') or (),
         palette=meta.get('palette') or (),
         source=source,
@@ -165,7 +176,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         '--precision', choices=PRECISIONS, default='fp32', help='of the arithmetic (default: %(default)s)'
     )
     parser.add_argument(
-        '--output', choices=OUTPUTS, default='classes', help='what the file returns (default: %(default)s)'
+        '--output',
+        choices=OUTPUTS,
+        help='what the file returns (default: classes, or logits where images are cut into windows or tiles)',
     )
     parser.add_argument(
         '--fit',
@@ -177,6 +190,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--out', metavar='FILE', help='file to write (default: model.SUFFIX in the folder of the model)'
     )
+    parser.add_argument('--python', metavar='MODULE:FACTORY', help='of a model that was converted with it')
     group = parser.add_argument_group('int8', 'what --precision int8 is calibrated and judged with')
     group.add_argument(
         '--calibration',

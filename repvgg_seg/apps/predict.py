@@ -7,7 +7,8 @@ INPUT is an image, a folder, a quoted glob, a video, the number of a camera or t
 Below --out, index/ gets class indices as PNG files (8 bits; 16 above 256 classes), colour/ the palette's colours,
 overlay/ those over the image, area/ the pixels and the share of each class as JSON, and confidence/, of files that were
 exported with --output logits, 255 times the probability of each pixel's class; each mirrors the folders of the inputs.
-A video gets a folder of indices, one file a frame, two videos and one JSON file.
+A video gets a folder of indices, one file a frame, two videos and one JSON file. `--save polygons` writes polygons.json
+of images, a COCO file that tools for labelling take.
 
 What is finished is left out, so after an interruption the same command goes on. Under torchrun each process takes its
 share. Torch is needed for .pt2 models only.
@@ -31,7 +32,7 @@ from ..runtime.segmenter import Segmenter
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument('model', help='what tools/export.py wrote: a file that ends in .onnx, .xml or .pt2')
+    parser.add_argument('model', help='an exported file (.onnx, .xml, .pt2), or the address of a published model')
     parser.add_argument('inputs', nargs='+', metavar='INPUT', help='file, folder, glob, video, camera or address')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
     parser.add_argument(

@@ -212,6 +212,7 @@ def _metadata(images: Tensor, precision: str) -> ModelMetadata:
         output='classes',
         precision=precision,
         threshold=None,
+        align_corners=False,
         preparation=Preparation(),
         fit='test',
         source={'file': '', 'sha256': ''},

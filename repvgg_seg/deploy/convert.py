@@ -84,8 +84,21 @@ def require_blocks(model: nn.Module) -> None:
     Raises:
         ValueError: it contains none.
     """
-    if not any(isinstance(m, RepVGGBlock) for m in model.modules()):
+    if not _fusers(model):
         raise ValueError(f'{type(model).__name__} contains no RepVGG block: there is nothing to convert')
+
+
+def _fusers(model: nn.Module) -> list[Callable[[], object]]:
+    """Return what fuses the branches of each block of `model`, by the name that its library gives it.
+
+    Ours, the authors' and mmpretrain's blocks have `switch_to_deploy`; timm's, segmentation_models.pytorch's and
+    MobileOne's have `reparameterize`.
+    """
+    found = (
+        getattr(module, 'switch_to_deploy', None) or getattr(module, 'reparameterize', None)
+        for module in model.modules()
+    )
+    return [fuse for fuse in found if callable(fuse)]
 
 
 def is_deployed(model: nn.Module) -> bool:
@@ -97,7 +110,8 @@ def is_deployed(model: nn.Module) -> bool:
 def switch_to_deploy(model: Model, *, inplace: bool = False) -> Model:
     """Return `model` in eval mode with every RepVGG block fused to one 3x3 convolution.
 
-    Works on any module that contains RepVGG blocks; RepVGGplus loses its auxiliary classifiers. Blocks that are
+    Works on any module that contains RepVGG blocks, also those of timm, segmentation_models.pytorch (with MobileOne's)
+    and mmpretrain, which fuse themselves; RepVGGplus loses its auxiliary classifiers. Blocks that are
     deployed already stay as they are. Compare outputs in eval mode only: batch statistics of a training batch are
     not part of the fused function.
 
@@ -106,9 +120,13 @@ def switch_to_deploy(model: Model, *, inplace: bool = False) -> Model:
     """
     require_blocks(model)
     model = model if inplace else copy.deepcopy(model)
-    for module in list(model.modules()):
-        if isinstance(module, (RepVGGBlock, RepVGGClassifier)):
-            module.switch_to_deploy()
+    for fuse in _fusers(model):
+        fuse()
+    for module in model.modules():
+        block: Any = module
+        if 'branch_reparam' in block._modules and getattr(block, 'se_layer', None) is not None:
+            # mmpretrain's deployed block forgets its squeeze-and-excitation, which stands before the activation.
+            block.act, block.se_layer = nn.Sequential(block.se_layer, block.act), None
     return model.eval()
 
 

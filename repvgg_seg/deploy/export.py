@@ -158,6 +158,7 @@ def export_segmentor(
             output=output,
             precision='fp32' if calibration else precision,
             threshold=reference.threshold if outputs == 1 else None,
+            align_corners=reference.align_corners,
             preparation=_with_resizing(preparation or Preparation(), reference),
             fit=fit,
             source=source,
@@ -224,7 +225,7 @@ def _quantize(
     size = reference.resize_to
 
     def classes(scores: Tensor) -> Tensor:
-        return reference.classes(reference.enlarged(scores, size) if size else scores, metadata.size)
+        return reference.classes(scores, metadata.size)
 
     def program() -> torch.fx.GraphModule:
         return _trace(InferenceGraph(fold_norms(segmentor).cpu(), resize_to=size), metadata).module()

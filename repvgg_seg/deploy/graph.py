@@ -127,15 +127,16 @@ class InferenceGraph(nn.Module):
         if self.resize_to:
             x = F.interpolate(x, self.resize_to, mode='bilinear', align_corners=False)
         x = (x - self.mean.to(outside)) / self.std.to(outside)
-        out = self.decode_head(self.neck(self.backbone(x.to(dtype)))).to(outside)
-        return self.enlarged(out, self.resize_to) if self.resize_to else out
+        return self.decode_head(self.neck(self.backbone(x.to(dtype)))).to(outside)
 
     def enlarged(self, scores: Tensor, size: tuple[int, int]) -> Tensor:  # (N, classes, h, w) -> (N, classes, *size)
-        """Return the logits at `size`, as mmseg enlarges them: from `resize_to` on in a second step."""
+        """Return the logits of the network at `size`, as mmseg enlarges them: from `resize_to` on in a second step."""
         # By matrix products: with argmax behind them OpenVINO needs 13 ms in place of 41 for its own resizing, in
         # float32 (19 classes, 64x128 to 512x1024, 2 cores of an Intel Sapphire Rapids), and in half precision it
         # keeps the second, whose constant is on the left, in float32.
-        return scores if map_size(scores) == size else resize(scores, size, self.align_corners)
+        for step in (self.resize_to or size, size):
+            scores = scores if map_size(scores) == step else resize(scores, step, self.align_corners)
+        return scores
 
     def logits(self, images: Tensor) -> Tensor:  # (N, H, W, C) -> (N, classes, H, W)
         """Return the logits at the size of `images` (one channel for a sigmoid head)."""
@@ -147,9 +148,10 @@ class InferenceGraph(nn.Module):
         return self.classes(self.scores(images), (images.shape[1], images.shape[2]))
 
     def classes(self, scores: Tensor, size: tuple[int, int] | None = None) -> Tensor:  # -> (N, *size)
-        """Return the class of each pixel of the enlarged logits, by default of the logits as they are."""
-        size = size or map_size(scores)
+        """Return the class of each pixel of the network's logits at `size`, by default of logits as they are."""
         if scores.shape[1] == 1:
-            return (self.enlarged(scores, size).sigmoid() > self.threshold)[:, 0].to(torch.uint8)
-        classes = class_map(scores, size, self.align_corners)
+            enlarged = self.enlarged(scores, size) if size else scores
+            return (enlarged.sigmoid() > self.threshold)[:, 0].to(torch.uint8)
+        through = self.resize_to if size else None
+        classes = class_map(scores, size or map_size(scores), self.align_corners, through)
         return classes if scores.shape[1] <= 256 else classes.to(self.wide)

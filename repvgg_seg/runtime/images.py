@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..files import FileError, StrPath
+from .metadata import Decoder
 
 Array = np.ndarray[Any, Any]  # (H, W, 3) uint8 RGB, or several of them (n, H, W, 3)
 
@@ -23,12 +24,14 @@ MAX_PIXELS = 1 << 29
 _PIL_LIMIT = threading.Lock()
 
 
-def read_image(path: StrPath, *, upright: bool = True) -> Array:
+def read_image(path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2') -> Array:
     """Return an image file as (H, W, 3) uint8 RGB, as mmcv's reader gives it to a segmentor in training.
 
     Grey becomes three equal channels, alpha is dropped (of a TIFF multiplied in), 16 bits are cut to their upper 8, a
     palette and CMYK are converted, an EXIF orientation is applied unless not `upright` (of a TIFF always, of an AVIF
-    never), and of several frames the first counts.
+    never), and of several frames the first counts. That is how OpenCV reads; of `decoder='pillow'`, as mmcv uses it,
+    the orientation counts in all formats alike, grey with alpha is laid over a colour, other alpha is dropped, and
+    Pillow itself brings other modes to RGB: 16 bits are mostly cut to white.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -49,9 +52,9 @@ def read_image(path: StrPath, *, upright: bool = True) -> Array:
                     f'{path} claims {image.width}x{image.height} pixels, more than are decoded at once: '
                     'cut it into parts, or pass a memory-mapped array'
                 )
-            if upright and image.format != 'AVIF':
+            if upright and (image.format != 'AVIF' or decoder == 'pillow'):
                 ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image, path)
+            return _to_rgb(image, path) if decoder == 'cv2' else _by_pillow(image)
     except FileNotFoundError:
         raise FileNotFoundError(f'{path} does not exist: check the path') from None
     except UnidentifiedImageError:
@@ -85,4 +88,12 @@ def _to_rgb(image: Image.Image, path: Path) -> Array:
         raise FileError(f'{path} has 32 bits a pixel, and the range of its values is not known: convert it to 8 bits')
     if image.format == 'TIFF' and image.mode == 'RGBA':
         return np.ascontiguousarray(np.asarray(image.convert('RGBa'))[..., :3])
+    return np.array(image if image.mode == 'RGB' else image.convert('RGB'))
+
+
+def _by_pillow(image: Image.Image) -> Array:
+    if image.mode == 'LA':
+        canvas = Image.new('RGB', image.size, (124, 117, 104))  # mmcv's
+        canvas.paste(image.convert('RGB'), mask=image.getchannel('A'))
+        image = canvas
     return np.array(image if image.mode == 'RGB' else image.convert('RGB'))

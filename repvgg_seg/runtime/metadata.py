@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from .precision import PRECISIONS
 
 KEY = 'repvgg_seg'  # in an ONNX file's metadata_props and an OpenVINO model's rt_info
 ARCHIVE_NAME = f'{KEY}.json'  # among the extra files of a torch.export archive
-FORMAT = 2
+FORMAT = 3
 # What is larger or deeper was not written by tools/export.py: a thousand classes take 60 kB, in 3 levels.
 MAX_BYTES = 2**20
 MAX_DEPTH = 8
@@ -19,6 +20,8 @@ Output = Literal['classes', 'logits']
 Fit = Literal['test', 'resize', 'tile']
 OUTPUTS: tuple[Output, ...] = ('classes', 'logits')
 FITS: tuple[Fit, ...] = ('test', 'resize', 'tile')
+Decoder = Literal['cv2', 'pillow']
+DECODERS: tuple[Decoder, ...] = ('cv2', 'pillow')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'area', 'lanczos')  # as mmcv calls those of OpenCV
 DYNAMIC = 'dynamic'
 # ImageNet's, which normalisation takes to zero: what mmseg fills crops with in training, and convolutions see beyond
@@ -31,8 +34,10 @@ class Preparation:
     """How the config prepares images for the test.
 
     `scale`: the (H, W) that images are resized to, or with `keep_ratio` the box, upright or lying, that they are made
-    to fit into; None leaves them as they are. `upright`: files are turned as their EXIF orientation says. `stride`: the
-    (H, W) between the windows that are segmented one by one, of the size of the file; None segments images as a whole.
+    to fit into; None leaves them as they are. `upright`: files are turned as their EXIF orientation says. `decoder`:
+    what reads them, which makes other pixels of palettes, alpha and 16 bits. `stride`: the (H, W) between the windows
+    that are segmented one by one, of the size of the file, and averaged where they overlap; None segments images as a
+    whole.
 
     Raises:
         ValueError: a field is not what it has to be.
@@ -42,6 +47,7 @@ class Preparation:
     keep_ratio: bool = False
     interpolation: str = 'bilinear'
     upright: bool = True
+    decoder: Decoder = 'cv2'
     stride: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
@@ -50,6 +56,7 @@ class Preparation:
             'keep_ratio': isinstance(self.keep_ratio, bool),
             'interpolation': self.interpolation in INTERPOLATIONS,
             'upright': isinstance(self.upright, bool),
+            'decoder': self.decoder in DECODERS,
             'stride': self.stride is None or _is_size(self.stride),
         }
         _require('preparation', self, rules)
@@ -70,7 +77,8 @@ class ModelMetadata:
     """The facts about an exported graph; `to_json` and `from_json` are inverse to each other.
 
     The graph takes uint8 images (N, H, W, C), of three channels in RGB, and returns `output`: class indices (N, H, W),
-    uint8 or above 256 classes uint16, or float32 logits (N, classes, H, W), where a sigmoid head has one channel.
+    uint8 or above 256 classes uint16, or float32 logits (N, classes, H, W), where a sigmoid head has one channel. With
+    `align_corners` these are resized so that the corners of both maps lie on one another, as the network does inside.
 
     Raises:
         ValueError: a field is not what it has to be.
@@ -83,6 +91,7 @@ class ModelMetadata:
     output: Output
     precision: str  # of the arithmetic that the file asks for
     threshold: float | None  # above which a sigmoid head says class 1; None: a softmax
+    align_corners: bool  # of the resizing of logits
     preparation: Preparation
     fit: Fit  # what a Segmenter does by default
     source: dict[str, str]  # 'file' and 'sha256' of the weights that were exported
@@ -104,6 +113,7 @@ class ModelMetadata:
             'output': self.output in OUTPUTS,
             'precision': self.precision in PRECISIONS,
             'threshold': self.threshold is None or isinstance(self.threshold, (int, float)),
+            'align_corners': isinstance(self.align_corners, bool),
             'fit': self.fit in FITS,
             'source': _is_text(self.source) and {'file', 'sha256'} <= set(self.source),
             'versions': _is_text(self.versions),
@@ -131,8 +141,7 @@ class ModelMetadata:
     def from_json(cls, text: str) -> ModelMetadata:
         """Read what `to_json` wrote.
 
-        Files of format 1 do not say how the test prepares images: their images are cut into tiles by default, as when
-        these files were written.
+        Files of earlier formats do not say all: see `_updated`.
 
         Raises:
             ValueError: it is not that, or of a format that this version does not know.
@@ -147,9 +156,7 @@ class ModelMetadata:
             values = None
         if values is None or _deeper(values, MAX_DEPTH):
             raise ValueError(f'the model metadata is nested deeper than {MAX_DEPTH} levels: export the model again')
-        if isinstance(values, dict) and values.get('format') == 1:
-            of_before = {'threshold': None, 'preparation': asdict(Preparation()), 'fit': 'tile'}
-            values = {**of_before, **values, 'format': FORMAT}
+        values = _updated(values)
         if not isinstance(values, dict) or values.get('format') != FORMAT:
             found = values.get('format') if isinstance(values, dict) else None
             raise ValueError(
@@ -180,6 +187,30 @@ class ModelMetadata:
         if values['num_classes'] != len(metadata.classes):
             raise ValueError(f'the model has {values["num_classes"]} classes but names {len(metadata.classes)}')
         return metadata
+
+
+def _updated(values: Any) -> Any:
+    """Return metadata of an earlier format as of this one, with what it does not say filled in.
+
+    Format 1 does not say how the test prepares images. They are stretched to the file's size, with a warning: that was
+    never measured worse than the tiles into which they were cut when these files were written (docs/sizes.md).
+    """
+    if not isinstance(values, dict) or values.get('format') not in (1, 2):
+        return values
+    shape = values.get('input')
+    size = shape[1:3] if isinstance(shape, list) else None
+    if values['format'] == 1:
+        warnings.warn(
+            f'the file was written before files said how the test prepares images: images of other sizes than {size} '
+            "are stretched to it, which may cost accuracy (until now they were cut into tiles: fit='tile'). Export the "
+            'model again',
+            stacklevel=2,
+        )
+        values = {'threshold': None, 'preparation': asdict(Preparation()) | {'scale': size}, 'fit': 'test', **values}
+    preparation = values.get('preparation')
+    if isinstance(preparation, dict):
+        preparation = {'decoder': 'cv2', **preparation}
+    return {'align_corners': False, **values, 'preparation': preparation, 'format': FORMAT}
 
 
 def _deeper(value: Any, levels: int) -> bool:

@@ -23,6 +23,8 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ..files import FileError, atomic_write, claim, remove, walk, write_text
 from .images import SUFFIXES, Array
+from .movie import Movie
+from .polygons import coco_file, join_coco_files
 from .prefetch import ordered
 from .segmenter import Segmented, Segmenter
 from .tiling import Mask
@@ -35,7 +37,9 @@ OUTPUTS = {
     'overlay': ('.jpg', '.mp4'),
     'area': ('.json', '.json'),
     'confidence': ('.png', ''),
+    'polygons': ('.json', '.json'),
 }
+POLYGONS = 'polygons.json'  # those of all images
 SETTINGS = 'predict.json'
 
 
@@ -156,10 +160,10 @@ def predict(
 ) -> Summary:
     """Segment `inputs` into `out`/{index,colour,overlay,area,confidence}, of which `save` names those that are written.
 
-    By default all kinds are written that the file can give. A confidence is a PNG file of 255 * the probability of each
-    pixel's
-    class, rounded. With `below`, confidences are written too, and the summary has, for each image of this call and of
-    earlier ones, the share of its pixels with a smaller probability: label the images with the largest shares next.
+    By default all kinds are written that the file can give, except for polygons: a COCO file for each image, and
+    polygons.json for all of them. A confidence is a PNG file of 255 * the probability of each pixel's class, rounded.
+    With `below`, confidences are written too, and the summary has, for each image of this call and of earlier ones, the
+    share of its pixels with a smaller probability: label the images with the largest shares next.
 
     Each file appears when it is whole. Model and settings are in predict.json, and what is beside it was made with
     them: inputs whose files are all there are left out. `overwrite` removes those of `inputs` first, or everything if
@@ -167,15 +171,18 @@ def predict(
     cannot be read is left out as well, and listed in the summary. A progress bar is drawn on stderr, unless `quiet`.
 
     Raises:
-        ValueError: `out` holds the results of another model or other settings, or cannot be written.
+        ValueError: `out` holds the results of another model or other settings, or cannot be written; or an argument
+            does not fit the inputs.
     """
     if frames is not None and frames < 1:
         raise ValueError(f'there is nothing to do with {frames} frames of each video')
     if below is not None and not 0 < below <= 1:
         raise ValueError(f'there is no probability below {below}: name one from 0 to 1, such as 0.6')
     tells = segmenter.metadata.output == 'logits'
-    save = list(save or (kind for kind in OUTPUTS if tells or kind != 'confidence'))
+    save = list(save or (kind for kind in OUTPUTS if kind != 'polygons' and (tells or kind != 'confidence')))
     save += ['confidence'] if below is not None and 'confidence' not in save else []
+    if 'polygons' in save and (videos := [str(item.source) for item in inputs if item.video]):
+        raise ValueError(f'polygons are written of images, and {videos[0]} is a video: leave it out')
     confident = 'confidence' in save
     segmenter.check_confidence(confident)
     facts = asdict(segmenter.metadata)
@@ -212,6 +219,8 @@ def predict(
                     summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
             except UnreadableVideo as error:
                 summary.unreadable[str(video.source)] = str(error)
+    if 'polygons' in save:
+        join_coco_files(walk(out / 'polygons', {'.json'}), out / POLYGONS)  # other processes' among them
     if below is not None:
         shares = {
             str(item.source): _share_below(item.outputs(out, ['confidence'])['confidence'], below)
@@ -249,12 +258,17 @@ class _Frames:
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate, and 0 or less where it is live
         self.count = min(filter(None, (limit, count if count > 0 else None)), default=None)
+        self.times: list[float] = []  # of the frames that were read, in seconds
 
     def __iter__(self) -> Generator[Array, None, None]:
         for _ in itertools.count() if self.limit is None else range(self.limit):
             read, frame = self._capture.read()
             if not read:
                 return
+            time, guess = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, 1 / self.rate if self.times else 0.0
+            before = self.times[-1] if self.times else -1.0
+            # A camera, and some formats, tell no times.
+            self.times.append(time if time > before else before + guess)
             yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
 
     def close(self) -> None:
@@ -274,6 +288,8 @@ class _Writer:
             if kind == 'area':
                 facts = {'source': str(item.source), 'size': list(result.mask.shape)}
                 self._write_areas(path, facts, self._count(result.mask))
+            elif kind == 'polygons':
+                write_text(json.dumps(coco_file(item.name.as_posix(), result.mask, self.segmenter.classes)), path)
             else:
                 with atomic_write(path) as file:
                     file.write(self._encode(kind, result))
@@ -306,7 +322,7 @@ class _Writer:
     def _frames(self, parts: Mapping[str, Path], frames: _Frames, tick: Callable[[], None]) -> list[Any]:
         """Write frame by frame until the end or, where that never comes, Ctrl-C; return the pixels of each class."""
         counts: list[Any] = []
-        movies: dict[str, cv2.VideoWriter] = {}
+        movies: dict[str, Movie] = {}
         try:
             stream: Any = self.segmenter.stream
             confident = 'confidence' in parts
@@ -314,8 +330,8 @@ class _Writer:
                 for number, result in enumerate(results):
                     for kind in parts.keys() & {'colour', 'overlay'}:
                         if kind not in movies:
-                            movies[kind] = _movie(parts[kind], frames.rate, result.mask.shape)
-                        movies[kind].write(cv2.cvtColor(self._picture(kind, result), cv2.COLOR_RGB2BGR))
+                            movies[kind] = Movie(parts[kind], frames.rate, result.mask.shape)
+                        movies[kind].write(self._picture(kind, result), frames.times[number])
                     for kind in parts.keys() & {'index', 'confidence'}:
                         with atomic_write(parts[kind] / f'{number:06d}.png') as file:
                             file.write(self._encode(kind, result))
@@ -326,7 +342,7 @@ class _Writer:
                 raise
         finally:
             for movie in movies.values():
-                movie.release()
+                movie.close()
         return counts
 
     def _count(self, mask: Mask) -> Any:
@@ -362,11 +378,3 @@ class _Writer:
         else:
             picture.save(file, 'PNG', compress_level=1)
         return file.getvalue()
-
-
-def _movie(path: Path, rate: float, size: tuple[int, ...]) -> cv2.VideoWriter:
-    height, width = size
-    movie = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*'mp4v'), rate, (width, height))
-    if not movie.isOpened():
-        raise FileError(f'{path} cannot be written as a video of {width}x{height} at {rate:g} frames a second')
-    return movie

@@ -23,6 +23,7 @@ import numpy as np
 
 from ..files import StrPath
 from .backends import Backend, open_model
+from .hub import located
 from .images import Array, read_image
 from .metadata import FITS, Fit
 from .precision import PRECISIONS
@@ -92,6 +93,8 @@ _OF_PARENTS: list[Backend] = []  # models of processes that this one was forked 
 class Segmenter:
     """Segments images of any size with one file that tools/export.py wrote.
 
+    `path` may also be the address of a published model, `hf://user/name@revision` or `file://` with a folder.
+
     `backend`: 'openvino' or 'onnxruntime' for .onnx, 'openvino' for .xml, 'torch' for .pt2; 'auto' takes, of those that
     are installed, the one that is fastest on a CPU. `device`: 'cpu', 'cuda' (onnxruntime, torch) or one of OpenVINO's;
     'auto' is a CUDA device where the backend has one, else the CPU. `mode`: in 'throughput', OpenVINO runs several
@@ -100,7 +103,8 @@ class Segmenter:
     `fit`: 'test' prepares an image as the config's test pipeline did, and so scores what was measured; 'resize' scales
     it to fit into the exported size; 'tile' keeps its own scale, cutting larger images into tiles that overlap by
     `overlap` pixels (default: a quarter of the shorter side), for images that show more than those of the training
-    rather than the same in more pixels; 'auto' is what the file says, 'test' unless it was exported with --fit.
+    rather than the same in more pixels. Logits are blended there, by how near they are to the middle of their tile;
+    classes are cut. 'auto' is what the file says, 'test' unless it was exported with --fit.
     'test' needs images that become the exported size. Others are stretched to it, which is told once by a warning:
     docs/sizes.md has what that costs. Padding is of ImageNet's mean colour.
 
@@ -129,7 +133,7 @@ class Segmenter:
     ) -> None:
         if fit not in ('auto', *FITS):
             raise ValueError(f'there is no fit {fit!r}: choose auto, {", ".join(FITS)}')
-        self.path = path
+        self.path = path = located(path)
         self._open = functools.partial(open_model, os.path.abspath(path), backend, device, mode, trust=trust)
         self._arguments = {'fit': fit, 'overlap': overlap, 'batch': batch}
         self.backend, self._model = self._open()
@@ -205,7 +209,8 @@ class Segmenter:
         They are uint8, above 256 classes uint16. `out` is an array that takes them instead of a new one. With
         `return_confidence` the result is (mask, confidence): the probability of each pixel's class, float32 (H, W),
         from 1 / classes to 1, which only files of logits tell. Beside the image, which may be a memory map, and the
-        mask, which may be one through `out`, memory is that of one tile, unless `fit` resizes.
+        mask, which may be one through `out`, memory is that of one tile, unless `fit` resizes; of tiles of logits it is
+        that of a row of them, 4 bytes * classes * height of a tile * width of the image.
 
         Raises:
             FileNotFoundError: an image is not there.
@@ -342,8 +347,12 @@ class Segmenter:
                     f'this model takes arrays (H, W, {channels}) of uint8, and files are read as RGB: read {source} '
                     'yourself and pass the array'
                 )
-            upright = self.metadata.preparation.upright
-            image = source if isinstance(source, np.ndarray) else read_image(source, upright=upright)
+            preparation = self.metadata.preparation
+            image = (
+                source
+                if isinstance(source, np.ndarray)
+                else read_image(source, upright=preparation.upright, decoder=preparation.decoder)
+            )
             if image.shape[2:] != (channels,) or image.dtype != np.uint8 or not image.size:
                 order = ' in RGB' if channels == 3 else ''
                 raise ValueError(
@@ -364,10 +373,15 @@ class Segmenter:
         """Return the way of an image of `shape` through the graph."""
         preparation = self.metadata.preparation
         route = functools.partial(
-            Route, shape, self.size, interpolation=preparation.interpolation, colour=self.metadata.mean
+            Route,
+            shape,
+            self.size,
+            interpolation=preparation.interpolation,
+            colour=self.metadata.mean,
+            align_corners=self.metadata.align_corners,
         )
         if self.fit == 'tile':
-            return route(shape, (self.overlap, self.overlap))
+            return route(shape, (self.overlap, self.overlap), centred=True)
         if self.fit == 'resize':
             return route(fitted(shape, self.size))
         inside, overlap = preparation.resized(shape), (0, 0)

@@ -78,6 +78,8 @@ def merge_options(cfg: Config, options: dict[str, Any], name: str) -> Config:
     Raises:
         ValueError: an option changes nothing that is in it.
     """
+    if any(key.startswith('randomness.') for key in options):
+        cfg.setdefault('randomness', {})
     new = [part for key in options if len(part := _new_part(cfg, key)) > 1]
     for key in options:
         _check_root(cfg, key, name)
@@ -154,7 +156,9 @@ def _check_argument(cfg: Config, key: list[str], name: str) -> None:
     if not isinstance(node, Mapping):
         return
     known = set(node) - {last}
-    arguments = _arguments(node.get('type'))
+    # The runner reads what no class is built from.
+    arguments = set(inspect.signature(Runner.set_randomness).parameters) if path == ['randomness'] else None
+    arguments = arguments or _arguments(node.get('type'))
     # Where the arguments are not known, a key is refused that looks like a slip of the pen.
     slip = arguments is None and difflib.get_close_matches(last, known, 1, cutoff=0.8)
     if slip or (arguments is not None and last not in arguments):

@@ -141,7 +141,9 @@ def load_deployed(
     if not folder.is_dir():
         raise FileNotFoundError(f'{folder} is not a folder: {cure}')
     if weights.is_file() and not config.is_file():
-        raise ValueError(f'{folder} holds no deploy.py beside its deploy.pth, so it is a classifier: {cure}')
+        raise ValueError(
+            f'{folder} holds no deploy.py beside its deploy.pth, so it is a classifier, or --python names it: {cure}'
+        )
     if missing := [path.name for path in (config, weights, report_file) if not path.is_file()]:
         raise FileNotFoundError(f'{folder} holds no {" and no ".join(missing)}: {cure}')
     try:

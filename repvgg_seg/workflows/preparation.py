@@ -11,7 +11,7 @@ from mmseg.registry import DATASETS
 from mmseg.utils import register_all_modules
 from PIL import ExifTags, Image
 
-from ..runtime.metadata import INTERPOLATIONS, Fit, Preparation
+from ..runtime.metadata import DECODERS, INTERPOLATIONS, Fit, Preparation
 
 Size = tuple[int, int]  # (H, W)
 
@@ -40,6 +40,9 @@ def read_preparation(cfg: Config, fit: Fit = 'test') -> Preparation:
             colour = step.get('color_type', 'color')
             found['upright'] = colour == 'color'
             unable += [] if colour in ('color', 'color_ignore_orientation', 'unchanged') else [f'{kind} of {colour}']
+            found['decoder'] = step.get('imdecode_backend') or 'cv2'
+            if found['decoder'] not in DECODERS:
+                unable.append(f'{kind} by {found.pop("decoder")}')
         elif kind == 'Resize' and 'scale' not in found and step.get('scale') and step.get('backend', 'cv2') == 'cv2':
             width, height = step['scale'] if isinstance(step['scale'], Sequence) else [step['scale']] * 2
             found |= {'scale': (int(height), int(width)), 'keep_ratio': bool(step.get('keep_ratio'))}

@@ -83,6 +83,7 @@ def test_nothing_of_a_recorded_config_runs(tmp_path, monkeypatch, text, message)
             'has no model.backbone.init_cgf to change: did you mean model.backbone.init_cfg?',
         ),
         ('train_dataloader.batch_sise', 'to change: did you mean train_dataloader.batch_size?'),
+        ('randomness.sed', 'has no randomness.sed to change: did you mean randomness.seed?'),
     ],
 )
 def test_an_option_that_changes_nothing_is_refused_with_a_hint(repo, key: str, hint: str) -> None:

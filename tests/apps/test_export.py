@@ -5,6 +5,7 @@ import shutil
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -17,6 +18,7 @@ from repvgg_seg.apps.export import export_model
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
 from repvgg_seg.weights import pretrained
+from repvgg_seg.workflows.config import load_config
 from repvgg_seg.workflows.preparation import default_size, read_preparation, sizes_of_val
 from tests.conftest import fails, latest, tool, without_hash_of_config
 
@@ -180,6 +182,8 @@ def config_of(deployed, *steps: dict, **changes) -> Config:
             Preparation(scale=(96, 96), interpolation='bicubic'),
         ),
         ([dict(type='LoadImageFromFile', color_type='color_ignore_orientation')], Preparation(upright=False)),
+        ([dict(type='LoadImageFromFile', imdecode_backend='pillow')], Preparation(decoder='pillow')),
+        ([dict(type='LoadImageFromFile', imdecode_backend=None)], Preparation()),
     ],
 )
 def test_the_file_says_how_the_test_prepares_images(deployed, steps, expected) -> None:
@@ -195,6 +199,7 @@ def test_the_file_says_how_the_test_prepares_images(deployed, steps, expected) -
         (dict(type='Resize', scale_factor=0.5), 'Resize'),
         (dict(type='Resize', scale=(9, 9), backend='pillow'), 'Resize'),
         (dict(type='LoadImageFromFile', color_type='grayscale'), 'LoadImageFromFile of grayscale'),
+        (dict(type='LoadImageFromFile', imdecode_backend='tifffile'), 'LoadImageFromFile by tifffile'),
     ],
 )
 def test_a_preparation_that_files_cannot_repeat_is_refused(deployed, step, named) -> None:
@@ -228,6 +233,25 @@ def test_export_takes_the_size_of_most_images_and_says_so(deployed, tmp_path, ca
     segmenter = Segmenter(tmp_path / 'x.xml')
     assert segmenter.fit == 'tile' and segmenter.metadata.preparation == Preparation()
     assert segmenter.size == (64, 128) and segmenter.metadata.output == 'logits'
+
+
+def test_a_file_of_windows_scores_what_the_test_scores(deployed, demo_data, tmp_path) -> None:
+    steps = [STEPS[0], dict(type='Resize', scale=(160, 90)), *STEPS[1:]]
+    options = {
+        'model.test_cfg': dict(mode='slide', crop_size=(48, 64), stride=(16, 40)),
+        'model.decode_head.align_corners': True,
+        'test_dataloader.dataset.pipeline': steps,
+        'test_pipeline': steps,  # which inference_model reads
+    }
+    path, report = export_model(deployed, 'openvino', out=tmp_path / 'x.xml', cfg_options=options)
+    assert report['metadata']['output'] == 'logits' and report['metadata']['input'] == [1, 48, 64, 3]
+    cfg = load_config(deployed / 'deploy.py', options)
+    model = init_model(cfg, str(deployed / 'deploy.pth'), device='cpu')
+    segmenter = Segmenter(path)
+    for image in sorted((demo_data / 'leftImg8bit/val').rglob('*.png'))[:2]:
+        found = segmenter(image)
+        assert len(np.unique(found)) > 1
+        assert (found == inference_model(model, str(image)).pred_sem_seg.data[0].numpy()).mean() > 0.999
 
 
 def test_of_a_named_image_size_the_graph_sees_what_the_test_makes_of_it(deployed, tmp_path) -> None:

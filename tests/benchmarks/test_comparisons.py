@@ -274,16 +274,17 @@ def test_heads_that_cannot_be_folded_are_refused(tiny_config, tmp_path, capsys) 
 
 
 def test_the_class_map_is_made_in_two_ways_and_a_report_is_plain_json(measured, tmp_path) -> None:
-    argv = (*SMALL, '--classes', '5', '--stride', '4', '--runtimes', 'torch fp32')
+    argv = (*SMALL, '--classes', '5', '--strides', '4', '--runtimes', 'torch fp32')
     report, _ = measured('class-map', *argv)
-    forms = [(what, way, 'torch fp32') for what in ('smooth logits', 'noise') for way in ('enlarged', 'class map')]
+    whats = ('smooth logits at 1/4', 'noise at 1/4')
+    forms = [(what, way, 'torch fp32') for what in whats for way in ('enlarged', 'class map')]
     assert list(select(report, 'latency')) == forms and list(select(report, 'speed-up')) == forms[1::2]
     assert set(select(report, 'pixels that differ').values()) == {0}
     values = json.loads((tmp_path / 'r.json').read_text())
     assert set(values) == {'benchmark', 'command', 'machine', 'versions', 'date', 'rows'}
     assert all(isinstance(row, Row) for row in report.rows) and heads.STEP == 'training step'
     cells = select(report, 'boundary cells')
-    assert 0 < cells['smooth logits', '', ''] < 60 < cells['noise', '', '']
+    assert 0 < cells['smooth logits at 1/4', '', ''] < 60 < cells['noise at 1/4', '', '']
     images = torch.full((1, 64, 128, 3), 7, dtype=torch.uint8)
     logits = torch.randn(1, 5, 16, 32)
     maps = [class_map.Tail(logits, 'enlarged')(images + n) for n in (0, 1)]

@@ -74,7 +74,15 @@ def test_files_make_the_class_map_of_the_dense_form(
     assert len(logits[0, 0].unique()) == 1 and found.unique().numel() == 1  # of the last one
 
 
-def test_the_graph_never_enlarges_logits(monkeypatch) -> None:
+@pytest.mark.parametrize('size', [(40, 48), (37, 45)])
+def test_the_graph_compiles(size: tuple[int, int]) -> None:
+    model, batch = graph(19, False, None).eval(), torch.from_numpy(images(*size))
+    with torch.inference_mode():
+        assert torch.equal(torch.compile(model, backend='eager')(batch), model(batch))
+
+
+@pytest.mark.parametrize('resize_to', [None, (20, 24)])
+def test_the_graph_never_enlarges_logits(resize_to, monkeypatch) -> None:
     monkeypatch.setattr(InferenceGraph, 'enlarged', None)
     monkeypatch.setattr(module, 'resize', None)
-    assert graph(19, False, None)(torch.from_numpy(images(40, 48))).shape == (1, 40, 48)
+    assert graph(19, False, resize_to)(torch.from_numpy(images(40, 48))).shape == (1, 40, 48)

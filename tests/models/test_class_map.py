@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -22,6 +23,7 @@ cases = st.fixed_dictionaries(
         'small': sides,
         'size': sizes,
         'align_corners': st.booleans(),
+        'through': st.one_of(st.none(), st.tuples(st.integers(1, 24), st.integers(1, 24))),
         'whole': st.booleans(),  # small whole numbers: corners tie often
         'elements': st.sampled_from([100, 2**24]),  # bands of single rows, or one
         'dtype': st.sampled_from([torch.float32, torch.float64]),
@@ -30,9 +32,11 @@ cases = st.fixed_dictionaries(
 )
 
 
-def shortfall(logits: Tensor, size: tuple[int, int], align_corners: bool, classes: Tensor) -> Tensor:
+def shortfall(logits: Tensor, sizes: list[tuple[int, int]], align_corners: bool, classes: Tensor) -> Tensor:
     """Return how much less than the largest logit of a pixel that of its class is."""
-    dense = F.interpolate(logits.double(), size, mode='bilinear', align_corners=align_corners)
+    dense = logits.double()
+    for size in sizes:
+        dense = F.interpolate(dense, size, mode='bilinear', align_corners=align_corners)
     return dense.amax(1) - dense.gather(1, classes.long()[:, None])[:, 0]
 
 
@@ -50,12 +54,13 @@ def test_it_is_the_argmax_of_the_enlarged_logits(case: dict) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, 'PIXELS', 1)  # never the dense form
         patch.setattr(module, 'ELEMENTS', case['elements'])
-        classes = class_map(logits, size, case['align_corners'])
+        classes = class_map(logits, size, case['align_corners'], case['through'])
     assert classes.dtype == (torch.uint8 if case['classes'] <= 256 else torch.int32)
     assert classes.shape == (case['batch'], *size)
     # Of classes that differ by rounding either is right.
     tolerated = 1e-12 if case['dtype'] == torch.float64 else 1e-5
-    assert shortfall(logits, size, case['align_corners'], classes).max() <= tolerated
+    steps = [case['through'], size] if case['through'] else [size]
+    assert shortfall(logits, steps, case['align_corners'], classes).max() <= tolerated
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -103,14 +108,20 @@ def test_small_cells_and_equal_sizes_are_computed_densely() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 20), st.integers(1, 60), st.booleans())
-def test_cells_hold_each_output_once_with_the_weights_of_the_resizing(n: int, length: int, align_corners: bool) -> None:
-    axis = cells_along(n, length, align_corners)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=2).map(sorted), st.integers(1, 60), st.booleans())
+def test_cells_hold_each_output_once_with_the_weights_of_the_resizing(
+    lengths: list[int], length: int, align_corners: bool
+) -> None:
+    axis = cells_along((*lengths, length), align_corners)
     assert len(set(axis.places)) == len(axis.places) == length
-    ramp = torch.randn(1, 1, n, dtype=torch.float64)
-    expected = F.interpolate(ramp, length, mode='linear', align_corners=align_corners)[0, 0]
-    low, high, weight = ramp[0, 0, list(axis.low)], ramp[0, 0, list(axis.high)], torch.tensor(axis.weights).double()
-    table = low[:, None] * (1 - weight) + high[:, None] * weight
-    assert torch.allclose(table.flatten()[list(axis.places)], expected, atol=1e-6)
-    if not align_corners and n > 1 and length % n == 0:  # of one value there is no whole cell
+    ramp = torch.randn(1, 1, lengths[0], dtype=torch.float64)
+    expected = ramp
+    for step in (*lengths[1:], length):
+        expected = F.interpolate(expected, step, mode='linear', align_corners=align_corners)
+    nodes, weights = ramp[0, 0, torch.tensor(axis.nodes)], torch.tensor(axis.weights, dtype=torch.float64)
+    table = torch.einsum('kc,cpk->cp', nodes, weights)
+    assert torch.allclose(table.flatten()[list(axis.places)], expected[0, 0], atol=1e-6)
+    assert weights.min() >= 0 and len(axis.nodes) <= 1 + len(lengths)
+    if not align_corners and lengths[0] > 1 and all(b % a == 0 for a, b in itertools.pairwise([*lengths, length])):
+        # of one value there is no whole cell
         assert len(set(axis.weights)) == 1 and axis.places[-1] - axis.places[0] == length - 1  # one constant, a slice

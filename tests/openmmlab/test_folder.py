@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -193,3 +194,31 @@ def test_masks_that_hold_no_class_indices_are_refused(repo, mine, tmp_path, pixe
         Image.fromarray(pixels).save(mask)
     with pytest.raises(ValueError, match=message):
         check_quickly(load_config(config(repo, mine, tmp_path / 'mine.py')))
+
+
+@pytest.mark.parametrize('kind', ['CityscapesDataset', 'ADE20KDataset'])
+def test_mmsegs_own_data_sets_follow_links_but_no_loops_and_leave_hidden_files_out(tmp_path, kind: str) -> None:
+    suffix = {'CityscapesDataset': '_leftImg8bit.png', 'ADE20KDataset': '.jpg'}[kind]
+    images, elsewhere = tmp_path / 'images', tmp_path / 'elsewhere'
+    for path in (images / 'a/x', images / '.hidden/x', elsewhere / 'deep/y', images / 'a/.z'):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_name(path.name + suffix).touch()
+    (images / 'link').symlink_to(elsewhere)
+    (elsewhere / 'back').symlink_to(images)
+    (images / 'a/self').symlink_to(images)
+    register_all_modules()
+    data = DATASETS.build(
+        dict(type=kind, data_root=str(tmp_path), data_prefix=dict(img_path='images', seg_map_path='masks'))
+    )
+    found = [data.get_data_info(index) for index in range(len(data))]
+    assert [Path(info['img_path']).relative_to(images).as_posix() for info in found] == [
+        f'a/x{suffix}', f'link/deep/y{suffix}'
+    ]  # fmt: skip
+    assert found[1]['seg_map_path'].startswith(str(tmp_path / 'masks/link/deep/y'))
+
+
+def test_lists_of_mmsegs_own_data_sets_are_in_any_marked_encoding(tmp_path) -> None:
+    (tmp_path / 'list.txt').write_bytes('a/Straße\r\n'.encode('utf-16'))
+    register_all_modules()
+    data = DATASETS.build(dict(type='ADE20KDataset', ann_file='list.txt', data_root=str(tmp_path)))
+    assert [data.get_data_info(index)['img_path'] for index in range(len(data))] == [f'{tmp_path}/a/Straße.jpg']

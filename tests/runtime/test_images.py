@@ -73,6 +73,20 @@ def test_every_kind_is_read_as_in_training(tmp_path, suffix: str) -> None:
     assert {'1', 'L', 'RGB'} & kinds
 
 
+@pytest.mark.parametrize('suffix', ['avif', 'gif', 'jpg', 'png', 'tif', 'webp'])
+def test_by_pillow_every_kind_is_read_as_mmcv_reads_by_it(tmp_path, suffix: str) -> None:
+    path = tmp_path / f'x.{suffix}'
+    for mode, orientation in itertools.product(MODES, (1, 6)):
+        try:
+            picture(mode).save(path, **({'exif': exif(orientation)} if orientation > 1 else {}))
+        except (OSError, KeyError, ValueError):  # the format has no such mode
+            continue
+        for upright, flag in ((True, 'color'), (False, 'color_ignore_orientation')):
+            reference = mmcv.imread(str(path), flag=flag, backend='pillow', channel_order='rgb')
+            found = read_image(path, upright=upright, decoder='pillow')
+            assert np.array_equal(found, reference), (mode, orientation, flag)
+
+
 @pytest.mark.parametrize('suffix', ['jpg', 'png', 'tif'])
 def test_orientations_are_distinguished(tmp_path, suffix: str) -> None:
     images = set()

@@ -18,6 +18,7 @@ METADATA = ModelMetadata(
     output='classes',
     precision='fp32',
     threshold=None,
+    align_corners=False,
     preparation=Preparation(scale=(64, 128), keep_ratio=True),
     fit='test',
     source={'file': 'deploy.pth', 'sha256': 'ab' * 32},
@@ -35,7 +36,7 @@ def test_json_and_back_is_the_same(batch) -> None:
 def test_the_json_is_what_readers_rely_on() -> None:
     values = json.loads(replace(METADATA, batch=None).to_json())
     assert values == {
-        'format': 2,
+        'format': 3,
         'classes': ['road', 'sky'],
         'palette': [[128, 64, 128], [70, 130, 180]],
         'num_classes': 2,
@@ -44,11 +45,13 @@ def test_the_json_is_what_readers_rely_on() -> None:
         'output': 'classes',
         'precision': 'fp32',
         'threshold': None,
+        'align_corners': False,
         'preparation': {
             'scale': [64, 128],
             'keep_ratio': True,
             'interpolation': 'bilinear',
             'upright': True,
+            'decoder': 'cv2',
             'stride': None,
         },
         'fit': 'test',
@@ -74,7 +77,7 @@ def test_images_of_other_channels_are_reported(mean) -> None:
 @pytest.mark.parametrize(
     ('change', 'message'),
     [
-        ({'format': 3}, 'is of format 3, and this version reads 1 to 2'),
+        ({'format': 4}, 'is of format 4, and this version reads 1 to 3'),
         ({'extra': 1}, 'lacks, or has too much, of: extra'),
         ({'classes': None}, r'no valid classes: \(None,\)'),
         ({'palette': [[0, 0, 256], [1, 1, 1]]}, 'no valid palette'),
@@ -95,6 +98,8 @@ def test_images_of_other_channels_are_reported(mean) -> None:
             r'no valid scale: \(0, 3\)',
         ),
         ({'preparation': asdict(METADATA.preparation) | {'interpolation': 'sinc'}}, 'no valid interpolation'),
+        ({'preparation': asdict(METADATA.preparation) | {'decoder': 'gdal'}}, "no valid decoder: 'gdal'"),
+        ({'align_corners': None}, 'no valid align_corners: None'),
     ],
 )
 def test_what_is_not_ours_is_refused(change: dict, message: str) -> None:
@@ -103,11 +108,19 @@ def test_what_is_not_ours_is_refused(change: dict, message: str) -> None:
         ModelMetadata.from_json(json.dumps(values))
 
 
-def test_images_are_cut_into_tiles_for_a_file_without_a_preparation() -> None:
+def test_a_file_that_does_not_tell_its_preparation_gets_stretched_images_and_a_warning() -> None:
     values = json.loads(METADATA.to_json()) | {'format': 1}
-    for name in ('threshold', 'preparation', 'fit'):
+    for name in ('threshold', 'preparation', 'fit', 'align_corners'):
         del values[name]
-    assert ModelMetadata.from_json(json.dumps(values)) == replace(METADATA, preparation=Preparation(), fit='tile')
+    with pytest.warns(UserWarning, match=r'sizes than \[64, 128\] are stretched .* Export the model again'):
+        found = ModelMetadata.from_json(json.dumps(values))
+    assert found == replace(METADATA, preparation=Preparation(scale=(64, 128)))
+
+
+def test_what_a_file_of_format_2_does_not_tell_is_the_default() -> None:
+    values = json.loads(METADATA.to_json()) | {'format': 2}
+    del values['align_corners'], values['preparation']['decoder']
+    assert ModelMetadata.from_json(json.dumps(values)) == METADATA
 
 
 @pytest.mark.parametrize(('scale', 'keep_ratio'), [((512, 2048), True), ((360, 480), False), ((7, 9), True)])

@@ -1,11 +1,14 @@
 """Geometry of tiles: every pixel is decided once, and by a tile that sees enough around it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmseg.models import EncoderDecoder
 
 from repvgg_seg.runtime.metadata import MEAN_COLOUR
 from repvgg_seg.runtime.tiling import Route, decide, fitted, pad, spans
@@ -94,11 +97,12 @@ def test_classes_come_back_by_nearest_neighbour_from_one_tile_or_many(shape, ins
     assert np.array_equal(mask, classes[rows][:, columns])
 
 
-def test_logits_are_resized_before_they_are_decided_as_in_torch() -> None:
+@pytest.mark.parametrize('align_corners', [False, True])
+def test_logits_are_resized_before_they_are_decided_as_in_torch(align_corners: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(5, 6, 8, generator=generator) * 3
-    expected = F.interpolate(logits[None], (13, 21), mode='bilinear')[0]
-    route = Route((13, 21), (7, 8), (6, 8))
+    expected = F.interpolate(logits[None], (13, 21), mode='bilinear', align_corners=align_corners)[0]
+    route = Route((13, 21), (7, 8), (6, 8), align_corners=align_corners)
     mask, confidence = np.empty((13, 21), np.uint8), np.empty((13, 21), np.float32)
     padded = np.concatenate([logits.numpy(), np.full((5, 1, 8), 1e9, np.float32)], axis=1)  # what is beyond the image
     [(place, _)] = route.cut(np.zeros((13, 21, 3), np.uint8))
@@ -107,30 +111,82 @@ def test_logits_are_resized_before_they_are_decided_as_in_torch() -> None:
     assert np.allclose(confidence, expected.softmax(0).amax(0).numpy(), atol=1e-5)
 
 
-def test_logits_of_tiles_are_decided_at_the_scale_of_the_graph() -> None:
-    logits = np.random.default_rng(0).normal(size=(3, 8, 10)).astype(np.float32)
-    route = Route((8, 10), (5, 6), overlap=(2, 2))
-    mask, confidence = np.empty((8, 10), np.uint8), np.empty((8, 10), np.float32)
-    for place, _ in route.cut(np.zeros((8, 10, 3), np.uint8)):
-        row, column = place
-        route.paste(place, logits[:, row.start : row.start + 5, column.start : column.start + 6], mask, confidence)
-    assert np.array_equal(mask, logits.argmax(0))
-    assert np.allclose(confidence, torch.from_numpy(logits).softmax(0).amax(0).numpy())
+windows = st.fixed_dictionaries(
+    {
+        'classes': st.sampled_from([1, 2, 5]),
+        'size': st.tuples(st.integers(2, 9), st.integers(2, 9)),
+        'windows': st.tuples(st.integers(0, 20), st.integers(0, 20)),  # pixels more than one window
+        'shape': st.one_of(st.none(), st.tuples(st.integers(1, 40), st.integers(1, 40))),
+        'align_corners': st.booleans(),
+        'seed': st.integers(0, 9),
+    }
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(case=windows, data=st.data())
+def test_windows_are_averaged_and_resized_as_mmseg_does_it(case: dict, data) -> None:
+    size, classes = case['size'], case['classes']
+    inside = tuple(n + more for n, more in zip(size, case['windows'], strict=True))
+    stride = data.draw(st.tuples(*(st.integers(1, n) for n in size)))
+    shape = case['shape'] or inside
+    generator = torch.Generator().manual_seed(case['seed'])
+    image = torch.randn(1, classes, *inside, generator=generator)
+    bias = torch.randn(classes, *size, generator=generator)  # windows that see a pixel do not agree
+    network = SimpleNamespace(
+        test_cfg=SimpleNamespace(stride=stride, crop_size=size),
+        out_channels=classes,
+        encode_decode=lambda window, _: window + bias,
+    )
+    logits = EncoderDecoder.slide_inference(network, image, [{}])
+    logits = F.interpolate(logits, shape, mode='bilinear', align_corners=case['align_corners'])[0]
+    route = Route(
+        shape,
+        size,
+        inside,
+        tuple(n - s for n, s in zip(size, stride, strict=True)),
+        align_corners=case['align_corners'],
+    )
+    mask, confidence = np.full(shape, 99, np.uint8), np.empty(shape, np.float32)
+    for place, _ in route.cut(np.zeros((*shape, 3), np.uint8)):
+        part = image[0, :, place[0].start : place[0].start + size[0], place[1].start : place[1].start + size[1]]
+        route.paste(place, (part + bias).numpy(), mask, confidence, 0.3)
+    if classes == 1:
+        probability = torch.stack([1 - logits[0].sigmoid(), logits[0].sigmoid()])
+        expected = probability[1] > 0.3
+    else:
+        probability, expected = logits.softmax(0), logits.argmax(0)
+    best = probability.gather(0, torch.from_numpy(mask).long()[None])[0]
+    assert np.allclose(confidence, best, atol=1e-5)
+    assert (mask == expected.numpy()).mean() == 1 or (probability.amax(0) - best).max() < 1e-5
+
+
+def test_by_their_middle_tiles_are_blended_without_a_seam() -> None:
+    """Of two that contradict each other, one passes to the other; and memory is that of a row of tiles."""
+    route = Route((100, 10), (8, 8), overlap=(4, 4), centred=True)
+    mask, confidence = np.empty((100, 10), np.uint8), np.empty((100, 10), np.float32)
+    for place, _ in route.cut(np.zeros((100, 10, 3), np.uint8)):
+        logits = np.zeros((2, 8, 8), np.float32)
+        logits[place[1].start // 2] = 4
+        route.paste(place, logits, mask, confidence)
+    assert (np.diff(mask.astype(int), axis=1) >= 0).all() and mask[0, 0] == 0 and mask[0, -1] == 1
+    assert (np.abs(np.diff(confidence, axis=1)) < 0.5).all() and confidence[50, 5] < 0.7 < confidence[50, 0]
+    assert route._band.sums.shape == (2, 9, 10)
 
 
 def test_a_sigmoid_says_class_1_above_its_threshold() -> None:
     logits = np.array([[[-2, 0, 2]]], np.float32)
-    mask, confidence = decide(logits, (1, 3), 0.4, True)
+    mask, confidence = decide(logits, 1, 0.4, True)
     assert mask.tolist() == [[0, 1, 1]]
     with pytest.raises(ValueError, match='does not hold the threshold of its sigmoid: export the model again'):
-        decide(logits, (1, 3), None, False)
+        decide(logits, 1, None, False)
     assert np.allclose(confidence, [[1 / (1 + np.exp(-2)), 0.5, 1 / (1 + np.exp(-2))]])
 
 
 def test_of_equal_logits_the_first_wins_and_many_classes_need_sixteen_bits() -> None:
     logits = np.zeros((300, 1, 2), np.float32)
     logits[[7, 299], 0, 1] = 1
-    mask, confidence = decide(logits, (1, 2), None, False)
+    mask, confidence = decide(logits, 300, None, False)
     assert mask.dtype == np.uint16 and mask.tolist() == [[0, 7]] and confidence is None
 
 
