@@ -57,7 +57,7 @@ def watch(cfg: Config, *, trackers: Sequence[str] = (), patience: int | None = N
     if patience is not None:
         if not cfg.get('val_dataloader') or patience < 1:
             raise ValueError(f'--patience {patience} cannot be met: it counts validations, at least one')
-        hooks.append({'type': 'EarlyStoppingHook', 'monitor': 'mIoU', 'rule': 'greater', 'min_delta': 0.0,
+        hooks.append({'type': 'EarlyStoppingHook', 'monitor': 'mIoU', 'rule': 'greater', 'min_delta': 0.001,
                       'patience': patience})  # fmt: skip
     cfg.custom_hooks = hooks
 
