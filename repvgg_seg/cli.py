@@ -100,6 +100,11 @@ def add_training_options(parser: argparse.ArgumentParser) -> None:
         metavar='CHECKPOINT',
         help='go on from a checkpoint, by default from the latest of the work directory',
     )
+    add_amp(parser)
+
+
+def add_amp(parser: argparse.ArgumentParser) -> None:
+    """Declare --amp."""
     parser.add_argument('--amp', action='store_true', help='mixed precision: bfloat16, or float16 on GPUs without it')
 
 

@@ -7,6 +7,8 @@ indices, labels outside the classes or off by one, classes that never occur, val
 chart of the classes and a contact sheet of each split go to --out: look at them. Copies are found by their pixels; a
 copy that was resized or saved as JPEG again is not.
 
+--class-weight prints weights for the loss, by which rare classes count more, as a config takes them.
+
 The exit status is 0, with or without warnings, and 2 if there are errors.
 """
 
@@ -18,6 +20,7 @@ from pathlib import Path
 
 from ..cli import add_workers
 from ..data.inspection import write_pictures
+from ..data.tally import CLASS_WEIGHTS
 from ..files import write_text
 from ..workflows.config import load_config
 from ..workflows.splits import check_dataset
@@ -30,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('--out', metavar='DIR', help='where pictures go (default: work_dirs/NAME_OF_CONFIG/data)')
     parser.add_argument('--json', metavar='FILE', help='write all figures there')
+    parser.add_argument(
+        '--class-weight', choices=CLASS_WEIGHTS, help='print weights of the classes, from the first split, for the loss'
+    )
     add_workers(parser)
 
 
@@ -45,6 +51,9 @@ def main(args: argparse.Namespace) -> None:
     write_pictures(Path(out_dir), report)
     print(report)
     print(f'pictures: {out_dir}')
+    if args.class_weight:
+        weights = report.tallies[0].class_weights(args.class_weight)
+        print(f'model = dict(decode_head=dict(loss_decode=dict(class_weight={weights})))')
     if args.json:
         write_text(json.dumps({'config': args.config, **report.data()}, indent=2) + '\n', args.json)
     if report.errors:

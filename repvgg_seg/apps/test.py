@@ -15,7 +15,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..cli import add_runner_options, add_trust
+from ..cli import add_amp, add_runner_options, add_trust
 from ..runtime.backends import KINDS
 from ..workflows.config import is_config, load_config, recorded_config
 from ..workflows.evaluation import Results, evaluate, evaluate_file, facts_of, write_results
@@ -60,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--show-dir', metavar='DIR', help='draw predictions beside the ground truth')
     parser.add_argument('--json', metavar='FILE', help='write metrics, classes, confusion matrix, config and versions')
     parser.add_argument('--csv', metavar='FILE', help='write IoU and Acc of each class')
+    add_amp(parser)
     add_trust(parser)
     add_runner_options(parser, work_dir='work_dirs/NAME_OF_CONFIG')
 
@@ -81,6 +82,8 @@ def main(args: argparse.Namespace) -> None:
         raise ValueError(
             '--deploy, --tta, --out and --show-dir are for checkpoints: predict writes the masks of a file'
         )
+    if args.amp and not checkpoints:
+        raise ValueError('an exported file has a precision of its own: leave --amp out')
     if exported and args.launcher != 'none':
         raise ValueError('exported files are evaluated in one process: leave --launcher out')
     if config is None and not checkpoints:
@@ -93,7 +96,7 @@ def main(args: argparse.Namespace) -> None:
     weights: dict[str, Path] = {}
     for checkpoint in opened:
         results = evaluate(
-            prepare(cfg, args.launcher),
+            prepare(cfg, args.launcher, amp=args.amp),
             checkpoint,
             deploy=args.deploy,
             tta=args.tta,

@@ -12,6 +12,8 @@ from .checks import CHECKS, EXAMPLES, Fault, Finding, faults
 from .samples import Sample
 from .splits import Split
 
+CLASS_WEIGHTS = ('inverse-sqrt', 'median-frequency')
+
 
 class Tally:
     """Counts what the samples of one split hold, and which checks they fail."""
@@ -22,6 +24,7 @@ class Tally:
         self.sizes: Counter[tuple[int, int]] = Counter()
         self.pixels = np.zeros(256, np.int64)  # of each number in the masks
         self.images = np.zeros(256, np.int64)  # that show it
+        self.area = np.zeros(256, np.int64)  # the labelled pixels of those images
         self.digests: dict[bytes, tuple[str, bytes]] = {}  # of an image -> the first such file, and its mask's
         self.outside = 0  # masks with labels outside the classes
         self.first_outside: dict[int, str] = {}  # such a label -> the first mask that holds it
@@ -38,9 +41,12 @@ class Tally:
         if not sample.image_fault:
             self.sizes[sample.image_size] += 1
         if self._is_sound(sample):
+            classes = range(len(self.split.labels.classes))
+            labelled = sum(count for label, count in sample.counts if self.split.labels.trained[label] in classes)
             for label, count in sample.counts:
                 self.pixels[label] += count
                 self.images[label] += 1
+                self.area[label] += labelled
             outside = [label for label, _ in sample.counts if self.split.labels.outside[label]]
             self.outside += bool(outside)
             for label in outside:
@@ -81,6 +87,33 @@ class Tally:
             {'name': name, 'pixels': n, 'share': n / total, 'images': m}
             for name, n, m in zip(labels.classes, pixels, images, strict=True)
         ]
+
+    def class_weights(self, method: str) -> list[float]:
+        """Return a weight for the loss of each class, by one of CLASS_WEIGHTS; 1 for a class that never occurs.
+
+        'inverse-sqrt' is one over the square root of the class' share of the pixels, scaled so that the mean over all
+        pixels is 1: the loss keeps its size. 'median-frequency' is the median of the classes' frequencies over the
+        class' own, which is counted in the images that show the class only.
+
+        Source: Eigen and Fergus, "Predicting depth, surface normals and semantic labels", ICCV 2015 (the second).
+
+        Raises:
+            ValueError: no pixel has a class.
+        """
+        trained = self.split.labels.trained
+        of_class = [trained == index for index in range(len(self.split.labels.classes))]
+        pixels, area = (np.array([of[numbers].sum() for numbers in of_class], float) for of in (self.pixels, self.area))
+        occurs = pixels > 0
+        if not occurs.any():
+            raise ValueError(f'no pixel of {self.split.name} has a class, so there are no weights')
+        weights = np.ones(len(pixels))
+        if method == 'inverse-sqrt':
+            share = pixels[occurs] / pixels.sum()
+            weights[occurs] = share**-0.5 / np.sqrt(share).sum()
+        else:
+            frequency = pixels[occurs] / area[occurs]
+            weights[occurs] = np.median(frequency) / frequency
+        return [float(f'{weight:.3g}') for weight in weights]
 
     def learned_and_never(self) -> tuple[list[str], list[str]]:
         """Return the names of the classes that occur, and of those that never do."""

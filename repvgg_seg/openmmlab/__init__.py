@@ -22,19 +22,23 @@ with contextlib.redirect_stdout(io.StringIO()):
 
 from . import checkpoints as checkpoints
 from .backbone import RepVGG, RepVGGplus
+from .class_balance import RepeatRareClasses
 from .datasets import CamVidDataset, FolderDataset
 from .fast_head import FastHead
 from .heads import FoldedPSPHead, FoldedUPerHead, fold_heads
 from .image_cache import LoadCachedAnnotations, LoadCachedImage
 from .imagenet import PretrainingModel
+from .losses import SoftmaxFocalLoss
 from .optim import AutocastOptimWrapper, RepVGGOptimWrapperConstructor
 from .runner import ChannelsLastHook
 from .segmentor import RepVGGSegmentor, deployed_segmentor
 from .transforms import AlbuPhotoMetricDistortion, ResizeAndCrop, SeededAlbu
+from .watching import CSVVisBackend, ValidationPicturesHook
 
 __all__ = [
     'AlbuPhotoMetricDistortion',
     'AutocastOptimWrapper',
+    'CSVVisBackend',
     'CamVidDataset',
     'ChannelsLastHook',
     'FastHead',
@@ -48,8 +52,11 @@ __all__ = [
     'RepVGGOptimWrapperConstructor',
     'RepVGGSegmentor',
     'RepVGGplus',
+    'RepeatRareClasses',
     'ResizeAndCrop',
     'SeededAlbu',
+    'SoftmaxFocalLoss',
+    'ValidationPicturesHook',
     'deployed_segmentor',
     'fold_heads',
 ]

@@ -26,6 +26,8 @@ from mmseg.structures import SegDataSample
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from .work_dir import PICTURES, SCALARS
+
 # The name of a tracker -> what mmengine calls it, and the package that it needs.
 TRACKERS = {
     'tensorboard': ('TensorboardVisBackend', 'tensorboard'),
@@ -55,7 +57,7 @@ def watch(cfg: Config, *, trackers: Sequence[str] = (), patience: int | None = N
     if patience is not None:
         if not cfg.get('val_dataloader') or patience < 1:
             raise ValueError(f'--patience {patience} cannot be met: it counts validations, at least one')
-        hooks.append({'type': 'EarlyStoppingHook', 'monitor': 'mIoU', 'rule': 'greater', 'min_delta': 0.0,
+        hooks.append({'type': 'EarlyStoppingHook', 'monitor': 'mIoU', 'rule': 'greater', 'min_delta': 0.001,
                       'patience': patience})  # fmt: skip
     cfg.custom_hooks = hooks
 
@@ -66,7 +68,7 @@ class CSVVisBackend(BaseVisBackend):
 
     def _init_env(self) -> None:
         # Of WORK_DIR/START/vis_data, where mmengine keeps what belongs to one start: a resumed training goes on here.
-        self._path = Path(self._save_dir).parents[1] / 'scalars.csv'
+        self._path = Path(self._save_dir).parents[1] / SCALARS
         self._path.parent.mkdir(parents=True, exist_ok=True)
         if not self._path.exists():
             self._append([('step', 'name', 'value')])
@@ -86,7 +88,9 @@ class CSVVisBackend(BaseVisBackend):
         """Append one figure."""
         self.add_scalars({name: value}, step)
 
-    def add_scalars(self, scalar_dict: Mapping[str, Any], step: int = 0, **kwargs: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **kwargs: Any
+    ) -> None:
         """Append figures; `scalar_dict` may name the step."""
         step = int(scalar_dict.get('step', step))
         self._append([(step, name, float(value)) for name, value in scalar_dict.items() if name != 'step'])
@@ -133,7 +137,7 @@ class ValidationPicturesHook(Hook):
         size = max(round(width * scale), 1), max(round(height * scale), 1)
         picture = np.concatenate([cv2.resize(part, size, interpolation=cv2.INTER_AREA) for part in parts], 1)
         name = f'{batch_idx:05d}_{Path(sample.img_path).stem[:60]}'
-        folder = Path(runner.work_dir, 'validation', f'{runner.iter:06d}')
+        folder = Path(runner.work_dir, PICTURES, f'{runner.iter:06d}')
         folder.mkdir(parents=True, exist_ok=True)
         mmcv.imwrite(picture[..., ::-1], os.fspath(folder / f'{name}.jpg'))
         for backend in runner.visualizer._vis_backends.values():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shutil
 import uuid
 import zipfile
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ LOCK = '.lock'
 RUN = '.run'  # holds the name of the run that a work directory belongs to, which is in each checkpoint, too
 RUN_KEY = 'run'  # in the meta data of a checkpoint
 POINTER = 'last_checkpoint'  # holds the path of a checkpoint, of which only the name survives moving the directory
+SCALARS, PICTURES = 'scalars.csv', 'validation'  # what openmmlab/watching.py writes
 _LEFTOVER = re.compile(r'\.(iter_|epoch_|best_|last_checkpoint|unreadable_files|.*-pretrain).*\.[0-9a-f]{8}\.tmp')
 
 
@@ -70,6 +72,9 @@ def _begin(folder: Path, resume: str | None, overwrite: bool) -> None:
         )
     for path in found:
         path.unlink(missing_ok=True)
+    if overwrite and resume is None:
+        (folder / SCALARS).unlink(missing_ok=True)
+        shutil.rmtree(folder / PICTURES, ignore_errors=True)
 
 
 def checkpoints(folder: Path) -> list[Path]:

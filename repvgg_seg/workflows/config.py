@@ -234,11 +234,18 @@ def _values(tree: Any, key: str) -> Iterator[Any]:
             yield from _values(part, key)
 
 
+# Hooks that have something to do in a training only, and would find no training in a test.
+_OF_TRAINING = ('EMAHook', 'EarlyStoppingHook', 'ValidationPicturesHook')
+
+
 def keep_only_test(cfg: Config) -> None:
     """Remove from `cfg` what mmengine's runner would build for a training or a validation."""
     for name in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_cfg',
                  'val_evaluator'):  # fmt: skip
         cfg.pop(name, None)
+    cfg.custom_hooks = [hook for hook in cfg.get('custom_hooks') or () if hook['type'] not in _OF_TRAINING]
+    if 'visualizer' in cfg:
+        cfg.visualizer.vis_backends = [{'type': 'LocalVisBackend'}]  # a test adds nothing to a training's curves
 
 
 def build_segmentor(cfg: Config) -> nn.Module:
