@@ -22,9 +22,9 @@ Model = TypeVar('Model', bound=nn.Module)
 def fold_norms(model: Model, *, inplace: bool = False, kind: type[nn.Conv2d] = nn.Conv2d) -> Model:
     """Return a copy of `model` in eval mode in which a convolution and the batch norm behind it are one convolution.
 
-    Finds the pairs that heads and necks are made of: see `norm_behind`. RepVGG blocks are left to `switch_to_deploy`. The
-    copy computes the same function but has other parameters: it is for the inference graph, not for checkpoints. Only
-    convolutions of `kind` are folded.
+    Finds the pairs that heads and necks are made of: see `norm_behind`. RepVGG blocks are left to `switch_to_deploy`.
+    The copy computes the same function but has other parameters: it is for the inference graph, not for checkpoints.
+    Only convolutions of `kind` are folded.
 
     Raises:
         ValueError: a norm keeps no running statistics.
