@@ -292,17 +292,6 @@ def exclusive(path: Path) -> Iterator[BinaryIO]:
                 return
 
 
-@contextmanager
-def one_at_a_time(path: Path) -> Iterator[None]:
-    """Let one process at a time make `path`; a hidden file beside it is the lock, as long as one does."""
-    lock = beside(path, 'lock')
-    with exclusive(lock):
-        try:
-            yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-
 def _settings(marker: Path) -> dict[str, Any] | None:
     try:
         found = parse_json(read_text(marker))

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from .files import FileError
+from .files import FileError, beside
 
 try:
     import fcntl
@@ -60,6 +60,17 @@ def locked(path: Path, cure: str, *, wait: bool = False) -> Iterator[bool]:
                 path.parent.rmdir()
 
 
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Let one process at a time make `path`; others wait. A hidden file beside it is the lock, as long as one does.
+
+    Raises:
+        FileError: the folder cannot be written.
+    """
+    with locked(beside(path, 'lock'), 'wait for it', wait=True):
+        yield
+
+
 def _lock(descriptor: int, path: Path, cure: str, wait: bool) -> bool:
     """Lock an open file; return whether that had to wait."""
     if fcntl is None:
@@ -68,10 +79,10 @@ def _lock(descriptor: int, path: Path, cure: str, wait: bool) -> bool:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return False
     except (BlockingIOError, PermissionError):
-        holder = path.read_text() or 'another process'
+        other = path.read_text() or 'another process'
         if not wait:
-            raise FileError(f'{path.parent} is in use by {holder}: {cure}') from None
-        logger.warning('waiting for %s, which uses %s', holder, path.parent)
+            raise FileError(f'{path.parent} is in use by {other}: {cure}') from None
+        logger.warning('waiting for %s, which uses %s', other, path.parent)
         fcntl.lockf(descriptor, fcntl.LOCK_EX)
         return True
     except OSError as error:  # some network drives cannot lock

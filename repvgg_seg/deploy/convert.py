@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import versions
-from ..files import one_at_a_time, sha256, write_text
+from ..files import sha256, write_text
+from ..locking import one_at_a_time
 from ..models.block import RepVGGBlock
 from ..models.classifier import RepVGGClassifier
 from ..models.quantized import QuantizedConv2d, without_rounding

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from .. import files
 from ..environment import versions
+from ..locking import one_at_a_time
 from ..models.quantized import quantizers, without_rounding
 from ..runtime.backends import open_model
 from ..runtime.images import Array
@@ -311,7 +312,7 @@ def _working_folder(path: Path) -> Iterator[Path]:
     folder = files.beside(path, 'export')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with files.one_at_a_time(path):
+        with one_at_a_time(path):
             files.remove(folder)
             folder.mkdir()
             try:

@@ -27,13 +27,13 @@ from ..files import (
     atomic_write,
     beside,
     claim,
-    one_at_a_time,
     remove,
     sweep,
     unwritten,
     walk,
 )
 from ..image_files import open_image
+from ..locking import one_at_a_time
 from ..terminal import is_text, label
 from .images import SUFFIXES, Array
 from .movie import Movie
