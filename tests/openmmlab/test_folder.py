@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
 from mmseg.registry import DATASETS, MODELS
 from mmseg.utils import register_all_modules
@@ -162,7 +163,7 @@ def test_the_heads_have_an_output_for_each_class_of_classes_json(repo, mine, tmp
     assert tool('train')([path, '--work-dir', str(tmp_path / 'work'), *wrong]) == 2
     assert expected.format('train') in capsys.readouterr().err and not (tmp_path / 'work').exists()
     checkpoint = tmp_path / 'x.pth'
-    checkpoint.touch()
+    torch.save({'state_dict': {'x': torch.zeros(1)}}, checkpoint)
     assert tool('test')([path, str(checkpoint), '--work-dir', str(tmp_path / 'work'), *wrong]) == 2
     assert expected.format('test') in capsys.readouterr().err
 

@@ -146,7 +146,7 @@ def test_a_checkpoint_is_removed_once_the_next_is_there(tmp_path, monkeypatch) -
     assert (tmp_path / 'last_checkpoint').read_text().endswith('iter_3.pth')
 
 
-def test_a_signal_saves_after_the_step_and_resuming_ends_in_the_same_weights(tmp_path) -> None:
+def test_a_signal_saves_after_the_step_and_resuming_ends_in_the_same_weights(tmp_path, request) -> None:
     def kill(training: Runner) -> None:
         if training.iter == 2:
             os.kill(os.getpid(), signal.SIGHUP)
@@ -156,6 +156,8 @@ def test_a_signal_saves_after_the_step_and_resuming_ends_in_the_same_weights(tmp
         'optim_wrapper': dict(optimizer=dict(type='SGD', lr=0.1, momentum=0.9), accumulative_counts=2),
     }
     runner(tmp_path / 'whole', **options).train()
+    inherited = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # it is ignored where the tests run under nohup
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, inherited))
     before = signal.getsignal(signal.SIGHUP)
     with pytest.raises(Interrupted, match=r'stopped by SIGHUP; saved .*/iter_4\.pth') as stop:
         runner(tmp_path / 'w', each=kill, **options).train()  # the step is taken after two iterations
