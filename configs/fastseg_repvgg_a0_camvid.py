@@ -15,8 +15,8 @@ model = dict(
     auxiliary_head=dict(num_classes=11),
 )
 default_hooks = dict(checkpoint=dict(interval=1000))
-# Validation and checkpoints use averaged weights.
+# Validation and checkpoints use averaged weights, with the averaged statistics of their batch norms.
 custom_hooks = [
     dict(type='ChannelsLastHook'),
-    dict(type='EMAHook', ema_type='ExponentialMovingAverage', momentum=0.002),
+    dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.001, gamma=1000, update_buffers=True),
 ]
