@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,6 +32,21 @@ def locked(path: Path, cure: str, *, wait: bool = False) -> Iterator[bool]:
         FileError: another process holds it and shall not be waited for, which ends in `cure`, or the folder cannot
             be written.
     """
+    within = _WITHIN.setdefault(os.path.abspath(path), threading.Lock())  # the system's lock is one for all threads
+    if not within.acquire(blocking=wait):
+        raise FileError(f'{path.parent} is in use by this process: {cure}')
+    try:
+        with _locked(path, cure, wait) as waited:
+            yield waited
+    finally:
+        within.release()
+
+
+_WITHIN: dict[str, threading.Lock] = {}
+
+
+@contextmanager
+def _locked(path: Path, cure: str, wait: bool) -> Iterator[bool]:
     new = not path.parent.exists()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

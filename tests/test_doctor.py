@@ -33,6 +33,7 @@ HEALTHY = {
     'numpy': '2.4.6',
     'pillow': '13.0.0',
     'matplotlib': '3.11.2',
+    'jinja2': '3.1.6',
     'rich': '15.0.0',
     'packaging': '26.3',
 }

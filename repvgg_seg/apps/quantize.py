@@ -32,21 +32,28 @@ from ..workflows.config import load_config
 from ..workflows.deployed import converted, load_deployed
 from ..workflows.preparation import steps_of_test
 from ..workflows.splits import check_data
+from .config import add_config
 
 IMAGES = 100  # whose pixels give each norm its statistics
 
 
-def insert_bn(model_dir: str | Path, config: str | Path, out: str | Path, images: int | None = None) -> Path:
+def insert_bn(
+    model_dir: str | Path,
+    config: str | Path,
+    out: str | Path,
+    images: int | None = None,
+    options: dict[str, Any] | None = None,
+) -> Path:
     """Write `model.py` and `insert_bn.pth` to `out` and return the former.
 
     `config` is the one that the float network was trained with: its training images are measured, `images` of them (by
-    default IMAGES, or all if there are fewer), prepared as the test prepares its own.
+    default IMAGES, or all if there are fewer), prepared as the test prepares its own. `options` change the config.
 
     Raises:
         FileNotFoundError, ValueError: there is no deployed model, no such config, or see `insert_measured_norms`.
             Nothing has been written then.
     """
-    cfg = load_config(config)
+    cfg = load_config(config, options)
     if cfg.model.type != 'RepVGGSegmentor' or 'train_dataloader' not in cfg:
         raise ValueError(
             f'{config} is not a config to train a RepVGGSegmentor with: name the one of the float training'
@@ -86,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'model_dir', metavar='MODEL', help='folder of convert-deploy, or a work directory or checkpoint of a training'
     )
-    parser.add_argument('config', metavar='CONFIG', help='that the float network was trained with')
+    add_config(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for model.py and insert_bn.pth')
     parser.add_argument(
         '--images', type=int, metavar='N', help=f'training images that are measured (default: {IMAGES}, or all)'
@@ -95,7 +102,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(args: argparse.Namespace) -> None:
     """Insert the norms, and say what comes next."""
-    path = insert_bn(args.model_dir, args.config, args.out, args.images)
+    path = insert_bn(args.model_dir, args.config, args.out, args.images, args.cfg_options)
     print(
         f'wrote {path}, which computes what {args.model_dir} does; train a config over it and '
         'configs/_base_/quantization_aware.py'

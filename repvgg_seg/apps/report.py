@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument('work_dir', metavar='WORK_DIR', help='work directory of a training')
     parser.add_argument('model_files', nargs='*', metavar='MODEL_FILE', help='files that export wrote')
-    parser.add_argument('--out', metavar='FILE.html', help='the page (default: WORK_DIR/report.html)')
+    parser.add_argument('--out', metavar='FILE', help='the page (default: WORK_DIR/report.html)')
     parser.add_argument(
         '--images', type=int, default=3, metavar='N', help='how many of the worst and of the best (default: 3)'
     )

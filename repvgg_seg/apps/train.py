@@ -217,7 +217,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='start without a look at masks and sizes: for pipelines that make labels of their own',
     )
     parser.add_argument(
-        '--log', nargs='+', default=[], choices=TRACKERS, help='also log figures and pictures to these trackers'
+        '--log',
+        nargs='+',
+        default=[],
+        choices=TRACKERS,
+        help='also log figures and pictures to these trackers (default: none)',
     )
     parser.add_argument(
         '--patience', type=int, metavar='N', help='end the training after N validations without a better mIoU'

@@ -253,7 +253,7 @@ def _quantize(
         folder / file.name,
         calibration,
         Batches(lambda: segmenter.batches(calibration.images)),
-        run=lambda path: _runner(path, target.backend),
+        run=lambda path: _runner(path, target.backend, whole=False),
         classes=torch.inference_mode()(classes),
         program=program,
     )
@@ -374,9 +374,9 @@ def _groups(images: Sequence[Tensor], batch: int | None) -> Iterator[tuple[int, 
         start += number
 
 
-def _runner(path: Path, backend: str) -> Callable[[Tensor], Tensor]:
+def _runner(path: Path, backend: str, *, whole: bool = True) -> Callable[[Tensor], Tensor]:
     """Open a file that was just written, as an application does."""
-    _, model = open_model(path, backend, 'cpu', 'latency', trust=True)
+    _, model = open_model(path, backend, 'cpu', 'latency', trust=True, whole=whole)
 
     def run(images: Tensor) -> Tensor:
         ((_, result),) = model.map([(None, images.numpy())])

@@ -138,6 +138,12 @@ class Runner(mmengine.runner.Runner):
                 handler.addFilter(is_for_people)
         return logger
 
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        """Build the visualizer, of this run alone: mmengine's would be the first run's in a process with several."""
+        if isinstance(visualizer, dict):
+            visualizer = {**visualizer, 'name': f'{visualizer.get("name", "")} {self.log_dir}'}
+        return super().build_visualizer(visualizer)
+
     def wrap_model(self, model_wrapper_cfg: dict[str, Any] | None, model: nn.Module) -> nn.Module:
         """Return `model`, on its device and in its layout, wrapped if there are several processes."""
         if any(hook['type'] == 'ChannelsLastHook' for hook in self.cfg.get('custom_hooks') or ()):

@@ -7,7 +7,7 @@ import re
 import shutil
 import uuid
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,19 @@ _LEFTOVER = re.compile(r'\.(iter_|epoch_|best_|last_checkpoint|unreadable_files|
 
 
 @contextmanager
-def own_work_dir(cfg: Config, *, resume: str | None, overwrite: bool, first: bool) -> Iterator[None]:
+def own_work_dir(
+    cfg: Config,
+    *,
+    resume: str | None,
+    overwrite: bool,
+    first: bool,
+    fits: Callable[[str], object] = lambda checkpoint: None,
+) -> Iterator[None]:
     """Hold the work directory of `cfg` for one training, and let `cfg` begin in it or resume.
 
     `resume` is a checkpoint file, 'latest' of the work directory, or None to begin anew; then `overwrite` removes the
-    checkpoints of another training. Of several processes, the `first` one holds it.
+    checkpoints of another training. `fits` raises if a checkpoint cannot be resumed here, before anything is written.
+    Of several processes, the `first` one holds the directory.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -47,6 +55,8 @@ def own_work_dir(cfg: Config, *, resume: str | None, overwrite: bool, first: boo
     with locked(folder / LOCK, cure):
         _begin(folder, resume, overwrite)
         _resume(cfg, resume, log=True)
+        if cfg.get('load_from') and cfg.get('resume'):
+            fits(cfg.load_from)
         if resume is None or not (folder / RUN).is_file():
             write_text(uuid.uuid4().hex, folder / RUN)
         yield

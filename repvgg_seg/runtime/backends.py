@@ -45,10 +45,13 @@ class Backend(Protocol):
         """Yield the class maps of each batch, in order, with the tag that came with it."""
 
 
-def open_model(path: StrPath, backend: str, device: str, mode: str, *, trust: bool = False) -> tuple[str, Backend]:
+def open_model(
+    path: StrPath, backend: str, device: str, mode: str, *, trust: bool = False, whole: bool = True
+) -> tuple[str, Backend]:
     """Open an exported file; return the name of the backend that was chosen, and it.
 
-    `trust` permits files that can run code of their author, which .pt2 files are; others need no permission.
+    `trust` permits files that can run code of their author, which .pt2 files are; others need no permission. A file
+    that is not `whole` ends before the result that its metadata names, as when the network alone is looked at.
 
     Raises:
         FileNotFoundError: it is not there.
@@ -83,7 +86,7 @@ def open_model(path: StrPath, backend: str, device: str, mode: str, *, trust: bo
             f'{path} runs in {" or ".join(able)}, and {backend} cannot be imported ({error}): '
             f'`pip install {backend}` brings it'
         ) from error
-    return backend, BACKENDS[backend](path, device, mode)
+    return backend, BACKENDS[backend](path, device, mode, whole)
 
 
 def _check_file(path: Path) -> None:
@@ -161,7 +164,7 @@ class OpenVINO:
     In the throughput mode several requests run at once, each on a part of the cores.
     """
 
-    def __init__(self, path: Path, device: str, mode: str) -> None:
+    def __init__(self, path: Path, device: str, mode: str, whole: bool = True) -> None:
         import openvino
 
         self._tensor = openvino.Tensor
@@ -177,7 +180,8 @@ class OpenVINO:
         except (RuntimeError, UnicodeError) as error:
             raise _damaged(path, error) from error
         self.metadata = _metadata(path, text)
-        _check_graph(path, self.metadata, *ports)
+        if whole:
+            _check_graph(path, self.metadata, *ports)
         # What the file asks for, or float32. Of its own accord, a CPU that has bfloat16 but no float16 computes float16
         # and float32 models in it alike.
         precision = PRECISIONS[self.metadata.precision].rest or self.metadata.precision
@@ -242,7 +246,7 @@ class Synchronous:
 class ONNXRuntime(Synchronous):
     """Runs .onnx files on the CPU, or on a GPU with the CUDA build of onnxruntime."""
 
-    def __init__(self, path: Path, device: str, mode: str) -> None:
+    def __init__(self, path: Path, device: str, mode: str, whole: bool = True) -> None:
         import onnxruntime
 
         providers = {'cpu': 'CPUExecutionProvider'}
@@ -258,7 +262,8 @@ class ONNXRuntime(Synchronous):
         except Exception as error:
             raise _damaged(path, error) from error
         self.metadata = _metadata(path, text)
-        _check_graph(path, self.metadata, *ports)
+        if whole:
+            _check_graph(path, self.metadata, *ports)
         name = session.get_inputs()[0].name
         self.infer = lambda batch: session.run(None, {name: batch})[0]
 
@@ -273,7 +278,7 @@ def _of_onnx(node: Any) -> Port:
 class Torch(Synchronous):
     """Runs .pt2 files, archives of torch.export, on the CPU or a GPU."""
 
-    def __init__(self, path: Path, device: str, mode: str) -> None:
+    def __init__(self, path: Path, device: str, mode: str, whole: bool = True) -> None:
         import torch
 
         device = _choose('torch', device, ['cuda', 'cpu'] if torch.cuda.is_available() else ['cpu'])
@@ -295,7 +300,8 @@ class Torch(Synchronous):
             module = program.module()
         except Exception as error:
             raise _damaged(path, error) from error
-        _check_graph(path, self.metadata, *ports)
+        if whole:
+            _check_graph(path, self.metadata, *ports)
 
         def infer(batch: Array) -> Classes:
             with torch.inference_mode():

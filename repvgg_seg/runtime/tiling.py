@@ -173,6 +173,8 @@ class _Band:
             yield self._rows(height), logits[:, :height, :width]
             return
         yield from self._leave(row.start)
+        if self.done == self.route.shape[0]:  # of a map that is made smaller, the last rows may not be needed
+            return
         h, w = min(logits.shape[1], height), min(logits.shape[2], width)
         area = slice(row.start - self.begin, row.start - self.begin + h), slice(column.start, column.start + w)
         weight = self.weight[:h, :w]

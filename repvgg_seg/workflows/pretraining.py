@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -100,9 +101,8 @@ def begin(
     cfg.custom_hooks = [*cfg.custom_hooks, hook]
     if importlib.util.find_spec('tensorboard'):
         cfg.visualizer.vis_backends.append({'type': 'TensorboardVisBackend'})
-    with own_work_dir(cfg, resume=resume, overwrite=overwrite, first=is_main_process()):
-        if cfg.load_from and cfg.resume:
-            _check_identity(cfg.load_from, identity)
+    fits = partial(_check_identity, identity=identity)
+    with own_work_dir(cfg, resume=resume, overwrite=overwrite, first=is_main_process(), fits=fits):
         yield Runner.from_cfg(cfg)
 
 

@@ -390,7 +390,8 @@ def test_the_batch_of_the_recipe_is_divided_among_processes(monkeypatch, folders
     monkeypatch.setattr(pretraining, '_check_data', lambda cfg: 10000)
     monkeypatch.setattr(pretraining, 'get_world_size', lambda: 8)
     cfg = prepare(pretraining.config_of('paper-120e'), 'none')
-    pretraining.begin(cfg, recipe='paper-120e', work_dir=str(tmp_path))
+    with pretraining.begin(cfg, recipe='paper-120e', work_dir=str(tmp_path)):
+        pass
     assert cfg.train_dataloader.batch_size == cfg.train_dataloader.sampler.batch_size == 32
     assert 'custom_l2' not in cfg.model and cfg.param_scheduler[-1].end == 120
 

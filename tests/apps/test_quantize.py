@@ -36,8 +36,8 @@ def test_norms_are_inserted_trained_with_fake_quantization_and_exported(
     trained = torch.load(latest(tmp_path / 'qat'), weights_only=False)['state_dict']
     assert trained['backbone.stage1.0.quantizer.high'] > 0
     for name in ('running_mean', 'running_var'):  # they stay
-        assert trained[f'backbone.stage4.0.bn.{name}'].equal(weights[f'backbone.stage4.0.bn.{name}'])
-    assert not trained['backbone.stage4.0.bn.bias'].equal(weights['backbone.stage4.0.bn.bias'])
+        assert trained[f'backbone.stage2.0.bn.{name}'].equal(weights[f'backbone.stage2.0.bn.{name}'])
+    assert not trained['backbone.stage2.0.bn.bias'].equal(weights['backbone.stage2.0.bn.bias'])
     capsys.readouterr()
 
     images = demo_data / 'leftImg8bit/val'
@@ -64,7 +64,7 @@ def test_what_insert_bn_is_not_for(tiny_config, deployed, tmp_path, capsys) -> N
         return fails(capsys, 'quantize', 'insert-bn', model, config, '--out', tmp_path / 'bn', *options)
 
     Path('model.xml').touch()
-    assert 'is an exported file, of which no other is made' in said('model.xml')
+    assert 'is an exported file, and no other is made from it' in said('model.xml')
     assert 'deploy.py is no config to train a RepVGGSegmentor with' in said(deployed, deployed / 'deploy.py')
     assert '300 images were asked for' in said(deployed, tiny_config, '--images', 300)
     assert not Path('bn').exists()

@@ -497,6 +497,7 @@ class FullDisk:
 def test_a_video_that_was_not_written_whole_is_an_error(here, local_files, monkeypatch, capsys) -> None:
     movie(here / 'trip.avi', images(64, 96, 2))
     monkeypatch.setattr(cv2, 'VideoWriter', FullDisk)
+    monkeypatch.setitem(sys.modules, 'av', None)  # which is preferred
     assert tool('predict')([str(local_files['.xml']), 'trip.avi', '--out', 'out']) == 2
     assert 'trip.avi has 0 of 2 frames once it is written: make room' in capsys.readouterr().err
     assert files(here / 'out') == {'predict.json'}
