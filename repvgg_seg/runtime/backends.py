@@ -332,7 +332,7 @@ def _choose(backend: str, device: str, devices: list[str]) -> str:
     return devices[0] if device == 'auto' else device
 
 
-BACKENDS: dict[str, Callable[[Path, str, str], Backend]] = {
+BACKENDS: dict[str, Callable[[Path, str, str, bool], Backend]] = {
     'openvino': OpenVINO,
     'onnxruntime': ONNXRuntime,
     'torch': Torch,
