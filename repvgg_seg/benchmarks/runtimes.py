@@ -205,8 +205,8 @@ def _write(candidate: Candidate, path: Path, images: Tensor) -> None:
 def _metadata(images: Tensor, precision: str) -> ModelMetadata:
     """Describe a graph that only a benchmark reads."""
     return ModelMetadata(
-        classes=('any',),
-        palette=((0, 0, 0),),
+        classes=tuple(map(str, range(256))),  # any
+        palette=((0, 0, 0),) * 256,
         batch=images.shape[0],
         size=(images.shape[1], images.shape[2]),
         output='classes',
@@ -225,7 +225,7 @@ def _opened(candidate: Candidate, path: Path | None, images: Tensor) -> Callable
     """Return a call of the candidate, synchronous but for CUDA, after it ran once."""
     runtime = candidate.runtime
     if path:
-        _, model = open_model(path, runtime.engine, 'auto', 'latency', trust=True)
+        _, model = open_model(path, runtime.engine, 'auto', 'latency', trust=True, whole=False)
         array = images.cpu().numpy()
         call: Callable[[], object] = lambda: [result for _, result in model.map([(None, array)])]  # noqa: E731
     else:
