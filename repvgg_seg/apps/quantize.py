@@ -96,13 +96,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for model.py and insert_bn.pth')
     parser.add_argument(
-        '--images', type=int, metavar='N', help=f'training images that are measured (default: {IMAGES}, or all)'
+        '--calibration-images',
+        type=int,
+        metavar='N',
+        help=f'training images that are measured (default: {IMAGES}, or all)',
     )
 
 
 def main(args: argparse.Namespace) -> None:
     """Insert the norms, and say what comes next."""
-    path = insert_bn(args.model_dir, args.config, args.out, args.images, args.cfg_options)
+    path = insert_bn(args.model_dir, args.config, args.out, args.calibration_images, args.cfg_options)
     print(
         f'wrote {path}, which computes what {args.model_dir} does; train a config over it and '
         'configs/_base_/quantization_aware.py'

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('model_files', nargs='*', metavar='MODEL_FILE', help='files that export wrote')
     parser.add_argument('--out', metavar='FILE', help='the page (default: WORK_DIR/report.html)')
     parser.add_argument(
-        '--images', type=int, default=3, metavar='N', help='how many of the worst and of the best (default: 3)'
+        '--count', type=int, default=3, metavar='N', help='how many of the worst and of the best (default: 3)'
     )
     parser.add_argument('--runs', type=int, default=10, help='timed runs of each file (default: 10)')
     add_trust(parser)
@@ -61,8 +61,8 @@ def main(args: argparse.Namespace) -> None:
         FileNotFoundError: the folder or a file is not there.
         ValueError: the folder holds no training, or a file does not fit it.
     """
-    if args.images < 0 or args.runs < 1:
-        raise ValueError(f'there is nothing to show with --images {args.images} and --runs {args.runs}')
+    if args.count < 0 or args.runs < 1:
+        raise ValueError(f'there is nothing to show with --count {args.count} and --runs {args.runs}')
     folder = Path(args.work_dir)
     training = read_training(folder)
     reports = read_reports(folder / 'deploy', map(Path, args.model_files))
@@ -123,7 +123,7 @@ def _evaluated(cfg: Config, checkpoint: Checkpoint, args: argparse.Namespace) ->
     """Evaluate the checkpoint and the files; return what the page tells of it."""
     if not all(map(is_labelled, inner_data_sets(cfg.test_dataloader.dataset))):
         cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
-    extremes = Extremes(max(1, args.images))
+    extremes = Extremes(max(1, args.count))
     meta = metainfo(cfg.test_dataloader.dataset)
     original = copy.deepcopy(cfg)
     segmenters = {path: Segmenter(path, trust=args.trust) for path in args.model_files}
@@ -137,7 +137,7 @@ def _evaluated(cfg: Config, checkpoint: Checkpoint, args: argparse.Namespace) ->
     weights = dict.fromkeys(results, checkpoint.path) | {path: Path(path) for path in of_files}
     results |= of_files
     loader = next(inner_data_sets(original.test_dataloader.dataset)).pipeline[0]
-    pictures = draw([*extremes.worst, *extremes.best][: 2 * args.images], reader(loader), meta['palette'])
+    pictures = draw([*extremes.worst, *extremes.best][: 2 * args.count], reader(loader), meta['palette'])
     latencies: dict[str, Latency] = {}
     if segmenters and extremes.kept:
         image = reader(loader)(extremes.worst[0].path)
@@ -149,8 +149,8 @@ def _evaluated(cfg: Config, checkpoint: Checkpoint, args: argparse.Namespace) ->
     return {
         'results': facts_of(results, original, weights)['results'],
         'palette': meta['palette'],
-        'worst': pictures[: args.images],
-        'best': pictures[args.images :],
+        'worst': pictures[: args.count],
+        'best': pictures[args.count :],
         'latencies': latencies,
         'latency_text': text if latencies else '',
         'notes': [],

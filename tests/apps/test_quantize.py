@@ -25,7 +25,10 @@ default_hooks = dict(checkpoint=dict(interval=2))
 def test_norms_are_inserted_trained_with_fake_quantization_and_exported(
     repo, tiny_config, deployed, demo_data, tmp_path, capsys
 ) -> None:
-    assert tool('quantize')(['insert-bn', str(deployed), str(tiny_config), '--out', 'bn', '--images', '2']) == 0
+    assert (
+        tool('quantize')(['insert-bn', str(deployed), str(tiny_config), '--out', 'bn', '--calibration-images', '2'])
+        == 0
+    )
     assert 'wrote' in capsys.readouterr().out
     weights = torch.load('bn/insert_bn.pth', weights_only=True)['state_dict']
     assert 'backbone.stage0.bn.running_mean' in weights and 'backbone.stage0.rbr_reparam.weight' in weights
@@ -43,8 +46,8 @@ def test_norms_are_inserted_trained_with_fake_quantization_and_exported(
     images = demo_data / 'leftImg8bit/val'
     argv = ['qat', '--to', 'openvino', '--precision', 'int8', '--images', str(images), '--size', '64x128']
     assert tool('export')(argv) == 0
-    said = capsys.readouterr().out
-    assert re.search(r'\d+ images through it: [\d.]+% of the pixels as in torch with the rounding', said)
+    message = capsys.readouterr().out
+    assert re.search(r'\d+ images through it: [\d.]+% of the pixels as in torch with the rounding', message)
     report = json.loads(Path('qat/deploy/report.json').read_text())
     assert report['rounded']['agreement'] >= 0.995
     assert tool('test')(['qat.py', 'qat', 'qat/deploy/model_int8.xml', '--json', 'x.json', '--work-dir', 'test']) == 0
@@ -60,11 +63,11 @@ def _home(tmp_path, monkeypatch) -> None:
 
 
 def test_what_insert_bn_is_not_for(tiny_config, deployed, tmp_path, capsys) -> None:
-    def said(model, config=tiny_config, *options: object) -> str:
+    def message(model, config=tiny_config, *options: object) -> str:
         return fails(capsys, 'quantize', 'insert-bn', model, config, '--out', tmp_path / 'bn', *options)
 
     Path('model.xml').touch()
-    assert 'is an exported file, and no other is made from it' in said('model.xml')
-    assert 'deploy.py is no config to train a RepVGGSegmentor with' in said(deployed, deployed / 'deploy.py')
-    assert '300 images were asked for' in said(deployed, tiny_config, '--images', 300)
+    assert 'is an exported file, and no other is made from it' in message('model.xml')
+    assert 'deploy.py is no config to train a RepVGGSegmentor with' in message(deployed, deployed / 'deploy.py')
+    assert '300 images were asked for' in message(deployed, tiny_config, '--calibration-images', 300)
     assert not Path('bn').exists()

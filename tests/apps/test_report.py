@@ -19,7 +19,7 @@ def work_dir(trained, tmp_path):
 def test_the_page_tells_of_training_conversion_and_files(work_dir, deployed, capsys) -> None:
     folder = shutil.copytree(deployed, work_dir / 'deploy')
     model, _ = export_model(folder, 'openvino')
-    assert tool('report')([str(work_dir), str(model), '--images', '1', '--runs', '1']) == 0
+    assert tool('report')([str(work_dir), str(model), '--count', '1', '--runs', '1']) == 0
     out = capsys.readouterr().out
     assert re.search(r'4 of 4 iterations; wrote .*report.html \(0\.\d MB\)', out)
     page = (work_dir / 'report.html').read_text()
@@ -58,5 +58,5 @@ def test_without_its_data_a_training_is_not_evaluated(work_dir, capsys) -> None:
 def test_what_is_no_training_is_refused(tmp_path, trained, local_files, capsys) -> None:
     assert 'holds no training, neither records of one nor a checkpoint' in fails(capsys, 'report', tmp_path)
     assert 'is no folder: name the work directory' in fails(capsys, 'report', tmp_path / 'gone')
-    assert 'nothing to show with --images -1' in fails(capsys, 'report', trained, '--images', '-1')
+    assert 'nothing to show with --count -1' in fails(capsys, 'report', trained, '--count', '-1')
     assert 'knows the classes road, tree, car, sky' in fails(capsys, 'report', trained, local_files['.xml'])
