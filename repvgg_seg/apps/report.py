@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--count', type=int, default=3, metavar='N', help='how many of the worst and of the best (default: 3)'
     )
-    parser.add_argument('--runs', type=int, default=10, help='timed runs of each file (default: 10)')
+    parser.add_argument('--runs', type=int, default=10, metavar='N', help='timed runs of each file (default: 10)')
     add_trust(parser)
     add_cfg_options(parser)
 

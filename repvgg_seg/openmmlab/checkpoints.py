@@ -18,7 +18,6 @@ import mmengine.hooks
 import mmengine.runner.checkpoint as mmengine_checkpoint
 import torch
 from mmengine.dist import all_reduce, is_main_process
-from mmengine.fileio import LocalBackend, register_backend
 from mmengine.hooks import EMAHook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.registry import HOOKS
@@ -26,12 +25,13 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import Tensor, nn
 
 from .. import interruption
-from ..files import atomic_write, write_text
+from ..files import write_text
 from ..interruption import Interrupted
 from ..models.trunk import RepVGG
 from ..weights.checkpoint_io import WeightsError, read_checkpoint
 from ..weights.key_maps import is_segmentor, to_official, unwrap
 from ..weights.pretrained import SCHEME, fitting, is_range, resolve
+from . import local_files as local_files  # which write checkpoints whole or not at all
 from .loops import Resumable
 from .work_dir import POINTER
 
@@ -268,19 +268,6 @@ class _Postponing:
         return getattr(self._backend, name)
 
 
-class AtomicLocalBackend(LocalBackend):
-    """Local files written whole or not at all: a run killed while it saves keeps its previous checkpoint."""
-
-    def put(self, obj: bytes, filepath: str | Path) -> None:
-        """Write bytes."""
-        with atomic_write(filepath) as file:
-            file.write(obj)
-
-    def put_text(self, obj: str, filepath: str | Path, encoding: str = 'utf-8') -> None:
-        """Write text."""
-        self.put(obj.encode(encoding), filepath)
-
-
 for name, ours in {
     '_safe_torch_load': _read,
     'load_url': _read_url,
@@ -290,4 +277,3 @@ for name, ours in {
         raise ImportError(f'this mmengine has no mmengine.runner.checkpoint.{name}: install onedl-mmengine>=0.10.8')
     setattr(mmengine_checkpoint, name, ours)
 CheckpointLoader.register_scheme(SCHEME, load_from_repvgg, force=True)
-register_backend('local', AtomicLocalBackend, force=True, prefixes='')

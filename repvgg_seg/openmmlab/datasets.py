@@ -2,46 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mmengine.fileio import LocalBackend, register_backend
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..data.masks import IMAGE_SUFFIXES, find_images, read_classes
-from ..files import read_text, walk
-
-
-class WalkingBackend(LocalBackend):
-    """mmengine's access to local files, by which all data sets of mmseg find theirs, with our rules for them."""
-
-    def get_text(self, filepath: str | Path, encoding: str = 'utf-8') -> str:
-        """Return a text file, such as a list of images, in the encoding that its byte order mark tells."""
-        return read_text(filepath) if encoding == 'utf-8' else super().get_text(filepath, encoding)
-
-    def list_dir_or_file(
-        self,
-        dir_path: str | Path,
-        list_dir: bool = True,
-        list_file: bool = True,
-        suffix: str | tuple[str, ...] | None = None,
-        recursive: bool = False,
-    ) -> Iterator[str]:
-        """Yield the paths in a folder; all files below it are found as `files.walk` finds them.
-
-        mmengine goes into hidden folders, and round and round where a link leads back.
-        """
-        if list_dir or not (list_file and recursive):
-            return super().list_dir_or_file(dir_path, list_dir, list_file, suffix, recursive)
-        found = (os.path.relpath(path, dir_path) for path in walk(dir_path))
-        return (path for path in found if suffix is None or path.endswith(suffix))
-
-
-register_backend('local', WalkingBackend, force=True, prefixes='')
+from ..files import read_text
+from . import local_files as local_files  # by which mmseg's data sets find their files, too
 
 
 @DATASETS.register_module()

@@ -255,7 +255,7 @@ def record(**fields: object) -> Rebuilt:
         ('pop', 'replaces methods of its dictionaries'),
         ('counter', 'replaces methods of its dictionaries'),
         ('record', r'numpy\.dtype, which could run code'),
-        ('list', 'has a list for its (meta|message_hub)|is no checkpoint of a training'),
+        ('list', 'has a list for its (meta|message_hub)|is not a checkpoint of a training'),
     ],
 )
 @pytest.mark.parametrize('how', ['resume', 'inferencer', 'tool'])
@@ -379,7 +379,7 @@ def test_text_goes_through_the_same_backend(tmp_path):
 
 
 def test_checkpoints_are_rerouted_by_the_import_of_openmmlab():
-    assert repvgg_seg.openmmlab.checkpoints.AtomicLocalBackend is type(get_file_backend('/tmp'))
+    assert type(get_file_backend('/tmp')) is repvgg_seg.openmmlab.local_files.LocalFiles
     assert MessageHub  # mmengine is loaded, so its own HistoryBuffer is rebuilt
 
 
