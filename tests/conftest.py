@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+import sys
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,18 @@ def repo() -> Path:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope() -> Iterator[None]:
+    """Undo what a test does to mmengine's default scope, where the next one would look for its classes."""
+    yield
+    if 'mmengine' in sys.modules:
+        from mmengine.registry import DefaultScope
+
+        current = DefaultScope.get_current_instance()
+        if current is not None and current.scope_name != 'mmseg':
+            DefaultScope.get_instance(f'mmseg-{uuid.uuid4().hex}', scope_name='mmseg')
 
 
 def tool(name: str) -> Callable[[list[str]], int]:

@@ -68,6 +68,6 @@ def test_what_insert_bn_is_not_for(tiny_config, deployed, tmp_path, capsys) -> N
 
     Path('model.xml').touch()
     assert 'is an exported file, and no other is made from it' in message('model.xml')
-    assert 'deploy.py is no config to train a RepVGGSegmentor with' in message(deployed, deployed / 'deploy.py')
+    assert 'deploy.py is not a config to train a RepVGGSegmentor with' in message(deployed, deployed / 'deploy.py')
     assert '300 images were asked for' in message(deployed, tiny_config, '--calibration-images', 300)
     assert not Path('bn').exists()

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-RESULTS = ROOT / 'results/reliability.json'
+RESULTS = ROOT / 'results/reliability_report.json'
 PAGE = ROOT / 'docs/reliability.md'
 OUTCOMES = ('tried', 'survived', 'refused', 'lost', 'executed')
 HEAD = """# Reliability
 
-<!-- Written by `make test-faults` from results/reliability.json. -->
+<!-- Written by `make test-faults` from results/reliability_report.json. -->
 
 `make test-faults` causes each of these faults and looks at what is left. *Survived*: what was there is whole, and the
 same command goes on to the same result. *Refused*: one sentence says what is wrong, and nothing is used that is not
@@ -24,7 +24,7 @@ has run.
 
 
 def page(rows: list[dict]) -> str:
-    """Return the page of the rows of results/reliability.json."""
+    """Return the page of the rows of results/reliability_report.json."""
     lines = [f'| fault | {" | ".join(OUTCOMES)} | on |', f'|---|{"--:|" * len(OUTCOMES)}---|']
     total = {name: sum(row[name] for row in rows) for name in OUTCOMES}
     for row in rows:
