@@ -41,9 +41,9 @@ val_dataloader = dict(dataset=dict(data_root='{data}', pipeline=test_pipeline), 
 test_dataloader = val_dataloader
 model = dict(
     data_preprocessor=dict(size=crop_size),
-    backbone=dict(init_cfg=None),
-    decode_head=dict(channels=8),
-    auxiliary_head=dict(channels=8),
+    backbone=dict(init_cfg=None, out_indices=(0, 1)),
+    decode_head=dict(channels=8, in_index=1),
+    auxiliary_head=dict(channels=8, in_index=0),
 )
 train_cfg = dict(max_iters=2, val_interval=2)
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
