@@ -1,6 +1,6 @@
 # python tools/train.py configs/fastseg_repvgg_a0_camvid.py --amp
 # Cost: 12,000 iterations of 8 crops of 256x320, 262 epochs.
-# Expect: not run to its end yet; docs/results.md has a shorter run.
+# Expect: not run to its end yet. 40.47 mIoU on val after 1,150 iterations of 4: see docs/results.md.
 _base_ = [
     '_base_/models/fastseg_repvgg.py',
     '_base_/datasets/camvid.py',
