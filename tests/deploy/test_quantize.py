@@ -154,7 +154,7 @@ def quantized(folder, graph: LocalGraph, **options):
         folder / 'm.xml',
         Calibration(IMAGES, **options),
         quantize.Batches(lambda: iter(BATCHES)),
-        run=lambda path: export._runner(path, 'openvino'),
+        run=lambda path: export._runner(path, 'openvino', whole=False),
         classes=lambda logits: logits.argmax(1),
         program=lambda: traced(graph),
     )
