@@ -24,6 +24,7 @@ from repvgg_seg.deploy.quantize import (
     quantize_file,
     sensitivity,
 )  # fmt: skip
+from repvgg_seg.runtime.backends import open_model
 from repvgg_seg.runtime.metadata import KEY
 from repvgg_seg.runtime.precision import Precision
 from tests.local_graph import METADATA, LocalGraph, images, truth
@@ -62,8 +63,9 @@ def test_a_quantized_file_runs_like_any_other_and_is_nearly_the_same(
     quantize_file(local_files[suffix], part, BATCHES, keep_float=[first])
     assert 0 < quantizers(part) < quantizers(path)
     # The logits are those that the classes are of.
-    segmenter = Segmenter(quantize.cut(local_files[suffix], tmp_path / f'logits{suffix}'), backend=backends[0])
-    ((_, logits),) = segmenter._model.map([(None, BATCHES[0])])
+    logits_file = quantize.cut(local_files[suffix], tmp_path / f'logits{suffix}')
+    _, network = open_model(logits_file, backends[0], 'cpu', 'latency', whole=False)
+    ((_, logits),) = network.map([(None, BATCHES[0])])
     with torch.no_grad():
         x = torch.floor(torch.from_numpy(BATCHES[0]).permute(0, 3, 1, 2).float() / 16)
         assert np.allclose(logits, LocalGraph().head(LocalGraph().stem(x)))
