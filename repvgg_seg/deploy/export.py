@@ -148,10 +148,10 @@ def export_segmentor(
         )
     if precision != 'int8' and calibration:
         raise ValueError(f'only int8 is calibrated with images, and {precision} was asked for')
-    if not trained:
-        segmentor = without_rounding(segmentor)
     packages = (*target.packages, *(['nncf'] if calibration else []))
     _require(to, packages)
+    if not trained:
+        segmentor = without_rounding(segmentor)
     reference = InferenceGraph(segmentor, resize_to=size if image_size not in (None, size) else None, output=output)
     reference = reference.cpu().eval()
     image_size = image_size or size
