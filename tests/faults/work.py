@@ -50,6 +50,7 @@ def export(path: Path, seed: int) -> None:
     from tests.segmentors import segmentor
 
     torch.set_num_threads(1)
+    torch.manual_seed(seed)  # of one seed, files are equal
     model = convert_segmentor(randomise(segmentor(), seed).eval())
     to = 'openvino' if path.suffix == '.xml' else 'onnx'
     export_segmentor(model, path, to=to, size=(32, 32), source={'file': f'{seed}.pth', 'sha256': f'{seed:064x}'})
