@@ -18,7 +18,7 @@ same command goes on to the same result. *Refused*: one sentence says what is wr
 whole. *Lost*: something that was finished is gone, damaged, or wrong without a word. *Executed*: code that a file holds
 has run.
 
-The column *tried* tells how many of each kind these figures are of: some were run with fewer than `make test-faults` does.
+The column *tried* tells how many of each kind were run: of some, fewer than `make test-faults` runs.
 
 `make test` runs a few of each kind. What is promised, and which files run code, is in [SECURITY.md](../SECURITY.md).
 
