@@ -200,6 +200,25 @@ def sha256(path: StrPath) -> str:
     return digest.hexdigest()
 
 
+@contextmanager
+def whole_folder(out: Path) -> Iterator[Path]:
+    """Give a new folder beside `out` to write to, which takes its place in the end; after an error, nothing is left.
+
+    Raises:
+        FileError: it cannot be written.
+    """
+    parts = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}.tmp')
+    try:
+        parts.mkdir(parents=True)
+        yield parts
+        remove(out)
+        os.replace(parts, out)
+    except OSError as error:
+        raise FileError(f'{out} cannot be written ({error.strerror or error}): make room, or name another') from error
+    finally:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
 def remove(path: Path) -> None:
     """Remove a file, or a folder in one step: killed in the middle, it leaves no folder that lacks some of its files.
 

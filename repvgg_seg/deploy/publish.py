@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..files import FileError, StrPath, read_text, sha256, write_text
+from ..files import FileError, StrPath, read_text, sha256, whole_folder, write_text
 from ..runtime.backends import KINDS, open_model
 from ..runtime.hub import MANIFEST
 from ..runtime.metadata import ModelMetadata
@@ -40,9 +39,7 @@ def publish(
     metadata = open_model(path, 'auto', 'cpu', 'latency', trust=trust)[1].metadata
     report = _report(path.with_name(f'{path.name}.report.json'))
     measured = _report(Path(results)) if results else {}
-    parts = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}.tmp')
-    try:
-        parts.mkdir(parents=True)
+    with whole_folder(out) as parts:
         files = [path, *([path.with_suffix('.bin')] if path.suffix == '.xml' else [])]
         for file in files:
             digest = (report.get('sha256') or {}).get(file.name)
@@ -63,11 +60,6 @@ def publish(
         manifest = {'model': path.name, 'files': {name: sha256(parts / name) for name in names}}
         write_text(json.dumps(manifest, indent=2) + '\n', parts / MANIFEST)
         written = {file.name: sha256(file) for file in sorted(parts.iterdir())}
-        os.replace(parts, out)
-    except OSError as error:
-        raise FileError(f'{out} cannot be written ({error.strerror or error}): make room, or name another') from error
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
     return written
 
 

@@ -181,7 +181,7 @@ def _check(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()  # torch does not compare the sums
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as error:  # the second of a compression unknown to it
         raise WeightsError(f'{path} is damaged or cut short ({error}): name another checkpoint') from error
     if damaged:
         raise WeightsError(f'{path} is damaged in {damaged}: name another checkpoint')

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ...files import FileError, StrPath, remove, write_text
+from ...files import FileError, StrPath, whole_folder, write_text
 from ...parallel import parallel_map
 from ..masks import IGNORED, MAX_CLASSES, Classes, read_classes
 from .formats import (
@@ -103,8 +102,7 @@ def import_labels(
     labels = READERS[found](source, Images(image_root(source, images)), notes)
     classes = _classes(labels, read_classes(classes_file) if classes_file else None, notes)
     records = _named(labels.records, notes)
-    parts = out.with_name(f'.{out.name}.{uuid.uuid4().hex[:8]}.tmp')
-    try:
+    with whole_folder(out) as parts:
         written, pixels = _write(records, classes, labels.fills, parts, notes, workers)
         if not written:
             raise LabelError(f'nothing of {source} can be used: {_reasons(notes)}')
@@ -119,13 +117,6 @@ def import_labels(
         names = [{'name': n, 'color': list(c)} for n, c in zip(classes.names, classes.colors, strict=True)]
         write_text(json.dumps({'classes': names}, indent=2) + '\n', parts / 'classes.json')
         write_text(json.dumps({'source': str(source), **done.data()}, indent=2) + '\n', parts / REPORT)
-        if out.exists():
-            remove(out)
-        os.replace(parts, out)
-    except OSError as error:
-        raise FileError(f'{out} cannot be written ({error.strerror or error}): make room, or name another') from error
-    finally:
-        shutil.rmtree(parts, ignore_errors=True)
     return done
 
 

@@ -263,13 +263,19 @@ def _read_coco(path: Path, content: Any, images: Images, notes: Notes, labels: L
     return panoptic
 
 
-def _coco_shape(entry: dict[str, Any], names: Mapping[Any, str], notes: Notes, path: Path) -> Shape:
+def _coco_class(entry: dict[str, Any], names: Mapping[Any, str], notes: Notes, path: Path) -> str | None:
+    """Return the class of a label; None if it is unknown, or a crowd, which becomes 255."""
     label = names.get(entry.get('category_id'))
     if label is None:
         notes.add('labels of an unknown class, as 255', f'{path}: category {entry.get("category_id")}')
     if entry.get('iscrowd'):
         notes.add('crowds, as 255', f'{path}: label {entry.get("id")}')
-        label = None
+        return None
+    return label
+
+
+def _coco_shape(entry: dict[str, Any], names: Mapping[Any, str], notes: Notes, path: Path) -> Shape:
+    label = _coco_class(entry, names, notes, path)
     where = entry.get('segmentation')
     if isinstance(where, dict) and 'counts' in where and 'size' in where:
         return Shape(label, 'rle', where)
@@ -286,13 +292,7 @@ def _panoptic(path: Path, entry: dict[str, Any], names: Mapping[Any, str], notes
     except (TypeError, ValueError, LookupError) as error:
         raise LabelError('damaged panoptic labels') from error
     for number, segment in segments:
-        label = names.get(segment.get('category_id'))
-        if label is None:
-            notes.add('labels of an unknown class, as 255', f'{path}: category {segment.get("category_id")}')
-        if segment.get('iscrowd'):
-            notes.add('crowds, as 255', f'{path}: segment {number}')
-            label = None
-        colors[number & 255, number >> 8 & 255, number >> 16] = label
+        colors[number & 255, number >> 8 & 255, number >> 16] = _coco_class(segment, names, notes, path)
     folder = next((f for f in (path.with_suffix(''), path.parent) if (f / name).is_file()), path.parent)
     return Mask(folder / name, colors)
 
