@@ -25,7 +25,7 @@ def test_images_of_rare_classes_are_repeated(tmp_path) -> None:
     for number in range(10):
         mask = np.zeros((8, 8), np.uint8)
         mask[0, 0] = 2 if number == 3 else 1 if number % 2 else 0
-        mask[7] = 255  # which is not a rare class
+        mask[7] = 255 if number == 4 else 0  # which is not a rare class
         cv2.imwrite(str(tmp_path / f'images/{number}.png'), np.zeros((8, 8, 3), np.uint8))
         cv2.imwrite(str(tmp_path / f'masks/{number}.png'), mask)
     folder = dict(
