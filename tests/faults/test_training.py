@@ -6,12 +6,16 @@ them for ever.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
+import re
+import shutil
 import signal
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -20,6 +24,7 @@ import torch
 from repvgg_seg.models import variants
 from repvgg_seg.openmmlab import loops
 from tests.conftest import TINY, latest, tool
+from tests.faults.conftest import TRIES
 
 CONFIG = """
 _base_ = ['{base}']
@@ -85,7 +90,7 @@ def train(words: list[str], before: Step | None) -> None:
 def run(config: Path, work_dir: Path, *argv: str, options: tuple[str, ...] = (), before: Step | None = None) -> int:
     """Train in a new process and return its status, negative after a signal; `before` is called in each step."""
     words = [str(config), '--work-dir', str(work_dir), '--no-data-check', *argv]
-    child = get_context('spawn').Process(
+    child = multiprocessing.get_context('spawn').Process(
         target=train, args=([*words, *(['--cfg-options', *options] * bool(options))], before)
     )
     child.start()
@@ -136,9 +141,75 @@ def test_a_signal_saves_and_the_resumed_training_ends_in_the_same_weights(config
     assert_same(work_dir, whole)
 
 
+def twice(_: Path, iteration: int) -> None:
+    """Ask this process to end, and again."""
+    if iteration == 5:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def no_worker(_: Path, iteration: int) -> None:
+    """Kill the processes that load data, as the kernel does where memory runs out."""
+    if iteration == 5:
+        for child in multiprocessing.active_children():
+            os.kill(child.pid, signal.SIGKILL)
+
+
+def no_room(folder: Path, iteration: int) -> None:
+    """Fill the disk."""
+    if iteration == 5:
+        with open(folder / 'filler', 'wb', buffering=0) as file, suppress(OSError):
+            while True:
+                file.write(bytes(2**16))
+
+
+def no_folder(folder: Path, iteration: int) -> None:
+    """Remove the work directory."""
+    if iteration == 5:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of its own."""
+    folder = tmp_path / 'disk'
+    folder.mkdir()
+    if subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=16m', 'none', folder], capture_output=True).returncode:
+        pytest.skip('nobody but root can make a small file system')
+    yield folder
+    subprocess.run(['umount', '--lazy', folder], check=True)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize(
+    ('fault', 'status', 'sentence'),
+    [
+        (twice, -signal.SIGTERM, None),
+        (no_worker, 2, r'error: a process that loads data was killed .*num_workers.*the last good checkpoint is'),
+        (no_room, 2, r'error: .* make room, .*; the last good checkpoint is'),
+        (no_folder, 2, r'error: .* was removed while this training wrote to it'),
+    ],
+    ids=lambda value: getattr(value, '__name__', None),
+)
+def test_what_ends_a_training_from_outside_is_told_and_loses_nothing(
+    config, whole, small_disk, capfd, ledger, fault: Callable[[Path, int], None], status: int, sentence: str | None
+) -> None:
+    work_dir = small_disk / 'w'
+    with ledger.trial(f'training, {fault.__name__}: {fault.__doc__}') as became:
+        assert run(config, work_dir, before=partial(fault, work_dir), options=WORKERS) == status
+        told = capfd.readouterr().err
+        assert 'Traceback' not in told and (not sentence or re.search(sentence, told)), told
+        (work_dir / 'filler').unlink(missing_ok=True)
+        assert run(config, work_dir, *(['--resume'] if work_dir.exists() else [])) == 0
+        assert_same(work_dir, whole)
+        became('survived')
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize('name', ['workers', 'bfloat16', 'epochs', 'accumulated'])
-def test_kill_9_at_random_and_the_resumed_training_ends_in_the_same_weights(config, tmp_path, name: str) -> None:
+def test_kill_9_at_random_and_the_resumed_training_ends_in_the_same_weights(
+    config, tmp_path, ledger, name: str
+) -> None:
     options = {
         'workers': WORKERS,
         'bfloat16': (*WORKERS, *BFLOAT16),
@@ -148,13 +219,16 @@ def test_kill_9_at_random_and_the_resumed_training_ends_in_the_same_weights(conf
     file = config.with_name('epochs.py') if name == 'epochs' else config
     assert run(file, tmp_path / 'whole', options=options) == 0
     generator = random.Random(name)
-    for trial in range(int(os.environ.get('FAULT_TRIES', '2'))):
-        work_dir = tmp_path / f'killed{trial}'
-        first = ()
-        for _ in range(2):  # killed twice, by a signal of any kind
-            at, signum = generator.randint(2, 8), generator.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
-            status = run(file, work_dir, *first, options=options, before=kill(at, signum))
-            assert status in (0, -signum, 128 + signum)
-            first = ('--resume',)
-        assert run(file, work_dir, '--resume', options=options) == 0
-        assert_same(work_dir, tmp_path / 'whole')
+    for number in range(TRIES):
+        work_dir = tmp_path / f'killed{number}'
+        with ledger.trial(f'training ({name}) killed twice, at random') as became:
+            first: tuple[str, ...] = ()
+            for _ in range(2):  # by a signal of any kind
+                at, signum = generator.randint(2, 8), generator.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGHUP])
+                status = run(file, work_dir, *first, options=options, before=kill(at, signum))
+                assert status in (0, -signum, 128 + signum)
+                first = ('--resume',)
+            assert run(file, work_dir, '--resume', options=options) == 0
+            assert_same(work_dir, tmp_path / 'whole')
+            became('survived')
+        shutil.rmtree(work_dir)
