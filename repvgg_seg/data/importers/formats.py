@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...environment import optional
 from ...files import read_text, walk
 from ..masks import IGNORED, Color
-from .shapes import LabelError, Labels, Mask, Notes, Patch, Record, Shape, polygon, require, unroll
+from .shapes import LabelError, Labels, Mask, Notes, Patch, Record, Shape, polygon, unroll
 
 SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'})
 BACKGROUND = frozenset({'background', '_background_', '__background__'})
@@ -532,7 +533,7 @@ def read_yolo(source: Path, images: Images, notes: Notes) -> Labels:
 def _yolo_names(file: Path | None, root: Path) -> list[str]:
     tables = [file] if file else [path for path in walk(root, {'.yaml', '.yml'})]
     for path in tables:
-        yaml = require('yaml', f'reading {path}')
+        yaml = optional('yaml', 'labels', f'reading {path}')
         try:
             names = (yaml.safe_load(read_text(path)) or {}).get('names')
         except (yaml.YAMLError, AttributeError) as error:
