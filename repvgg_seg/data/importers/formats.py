@@ -351,7 +351,7 @@ def _labelme_shape(entry: dict[str, Any]) -> Shape:
     if kind in ('polygon', 'oriented_rectangle'):
         return Shape(label, 'polygon', polygon(points))
     if kind not in ('rectangle', 'circle', 'mask'):
-        raise LabelError(f'shapes without an area ({kind})')
+        raise LabelError(f'shapes that are not filled ({kind})')
     try:
         (x1, y1), (x2, y2) = ((float(x), float(y)) for x, y in points or ())
         if not all(math.isfinite(v) and abs(v) < 1e5 for v in (x1, y1, x2, y2)):
@@ -425,7 +425,7 @@ def _cvat_shape(shape: Any, classes: Mapping[str, Any], notes: Notes, path: Path
             angles = np.linspace(0, 2 * np.pi, 360, endpoint=False)
             points = _turned(zip(x + rx * np.cos(angles), y + ry * np.sin(angles), strict=True), shape)
         else:
-            raise LabelError(f'shapes without an area ({shape.tag})')
+            raise LabelError(f'shapes that are not filled ({shape.tag})')
     except LabelError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
