@@ -15,8 +15,9 @@ model = dict(
     auxiliary_head=dict(num_classes=11),
 )
 default_hooks = dict(checkpoint=dict(interval=1000))
-# Validation and checkpoints use averaged weights, with the averaged statistics of their batch norms.
+# Validation and checkpoints use averaged weights, with the averaged statistics of their batch norms: the average of
+# about the last tenth of the training (gamma), and of at most 1,000 iterations (momentum).
 custom_hooks = [
     dict(type='ChannelsLastHook'),
-    dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.001, gamma=1000, update_buffers=True),
+    dict(type='EMAHook', ema_type='MomentumAnnealingEMA', momentum=0.001, gamma=10, update_buffers=True),
 ]

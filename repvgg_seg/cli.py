@@ -174,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors='backslashreplace')
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ('-h', '--help', 'help'):
-        print(overview(), file=sys.stdout if words else sys.stderr)
+        say(*overview().splitlines(), error=not words)
         return 0 if words else 2
     with escaped_reports():
         return _run(words)

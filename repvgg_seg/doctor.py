@@ -370,20 +370,18 @@ def main(args: argparse.Namespace) -> int:
     needs = RUNTIME if runtime else None
     installed = installed_distributions()
     for name, value in _versions(installed, needs):
-        print(f'{name:24}{value}')
-    print('\nImporting all of them ...\n', flush=True)
+        say(f'{name:24}{value}')
+    say('', 'Importing all of them ...', '')
     problems = find_problems(needs)
     for name, value in (*_devices(), ('OpenCV that answers', _opencv(installed))):
-        print(f'{name:24}{value}')
-    print()
+        say(f'{name:24}{value}')
+    say('')
     if not problems:
-        print(
-            'Everything works together.' if not runtime else 'Exported files run here. Training needs torch and more.'
-        )
+        say('Everything works together.' if not runtime else 'Exported files run here. Training needs torch and more.')
         return 0
-    print(f'{len(problems)} problem{"s" if len(problems) > 1 else ""}:')
+    say(f'{len(problems)} problem{"s" if len(problems) > 1 else ""}:')
     for number, problem in enumerate(problems, 1):
-        print(f'{number}. {problem}')
+        say(f'{number}. {problem}')
     return 1
 
 

@@ -28,9 +28,10 @@ def label(text: object) -> str:
     return escape(printable(text))
 
 
-def say(line: object, *, error: bool = False) -> None:
-    """Print one line to stdout, or to stderr."""
-    print(printable(line), file=sys.stderr if error else sys.stdout)
+def say(*lines: object, error: bool = False) -> None:
+    """Print lines to stdout, or to stderr. Nothing else of this package prints, so that no text from outside does."""
+    for line in lines:
+        print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 
 
 @contextmanager

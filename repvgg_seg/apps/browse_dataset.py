@@ -27,6 +27,7 @@ from ..data import pictures
 from ..data.splits import Split
 from ..files import atomic_write
 from ..parallel import parallel_map
+from ..terminal import say
 from ..workflows.config import load_config
 from ..workflows.splits import list_splits
 from .config import add_config
@@ -108,4 +109,4 @@ def main(args: argparse.Namespace) -> None:
     """Draw, and say how many."""
     cfg = load_config(args.config, args.cfg_options)
     drawn = browse(cfg, out_dir=args.out, split=args.split, number=args.number, seed=args.seed)
-    print(f'{drawn} samples of {args.split} are drawn in {args.out}')
+    say(f'{drawn} samples of {args.split} are drawn in {args.out}')

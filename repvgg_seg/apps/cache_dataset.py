@@ -35,6 +35,7 @@ from ..image_files import open_image
 from ..locking import locked
 from ..openmmlab.datasets import inner_data_sets
 from ..openmmlab.image_cache import FOLDER, PAGE, Loader, entry, identity, open_entry
+from ..terminal import say
 from ..workflows.config import load_config
 from ..workflows.splits import check_data
 from .config import add_config
@@ -171,9 +172,9 @@ def main(args: argparse.Namespace) -> None:
     with locked(plan.folder / '.lock', 'wait for it', wait=True) as waited:
         if waited:
             plan = plan_cache(cfg, verify=args.verify)
-        print(
+        say(
             f'{plan.folder}: {plan.present} files are cached, {len(plan.missing)} are not and will take '
             f'{plan.bytes / 1e9:.2f} GB of {plan.free / 1e9:.1f} GB that are free'
         )
         build_cache(plan, workers=args.workers)
-    print(f'all {plan.present + len(plan.missing)} files are cached')
+    say(f'all {plan.present + len(plan.missing)} files are cached')

@@ -22,6 +22,7 @@ from ..cli import add_workers
 from ..data.inspection import write_pictures
 from ..data.tally import CLASS_WEIGHTS
 from ..files import write_text
+from ..terminal import say
 from ..workflows.config import load_config
 from ..workflows.splits import check_dataset
 from ..workflows.work_dir import default_work_dir
@@ -49,11 +50,11 @@ def main(args: argparse.Namespace) -> None:
     out_dir = args.out or Path(default_work_dir(cfg), 'data')
     report = check_dataset(cfg, workers=args.workers)
     write_pictures(Path(out_dir), report)
-    print(report)
-    print(f'pictures: {out_dir}')
+    say(*str(report).splitlines())
+    say(f'pictures: {out_dir}')
     if args.class_weight:
         weights = report.tallies[0].class_weights(args.class_weight)
-        print(f'model = dict(decode_head=dict(loss_decode=dict(class_weight={weights})))')
+        say(f'model = dict(decode_head=dict(loss_decode=dict(class_weight={weights})))')
     if args.json:
         write_text(json.dumps({'config': args.config, **report.data()}, indent=2) + '\n', args.json)
     if report.errors:

@@ -13,6 +13,7 @@ import argparse
 from pathlib import Path
 
 from ..files import write_text
+from ..terminal import say
 from ..workflows.config import CONFIGS, load_config
 from .config import add_cfg_options
 
@@ -34,18 +35,18 @@ def main(args: argparse.Namespace) -> None:
     if args.name is None:
         if args.out or args.cfg_options:
             raise ValueError('name the config to write: `repvgg-seg configs` lists them')
-        print(f'{"config":<44}{"backbone":<24}data set')
+        say(f'{"config":<44}{"backbone":<24}data set')
         for path in sorted(CONFIGS.glob('*.py')):
             _, *backbone, dataset = path.stem.split('_')
-            print(f'{path.stem:<44}{" ".join(backbone):<24}{dataset}')
+            say(f'{path.stem:<44}{" ".join(backbone):<24}{dataset}')
         return
     text = load_config(args.name, args.cfg_options).pretty_text
     if not args.out:
-        print(text)
+        say(*text.splitlines())
         return
     if Path(args.out).suffix != '.py':
         raise ValueError(f'{args.out} is not a name for a config: it must end in .py')
     if Path(args.out).exists():
         raise ValueError(f'{args.out} is there already: choose another name, or remove it')
     write_text(f'# {args.name} of repvgg-seg, with all that it is based on.\n{text}', args.out)
-    print(f'wrote {args.out}: repvgg-seg train {args.out}')
+    say(f'wrote {args.out}: repvgg-seg train {args.out}')

@@ -23,6 +23,7 @@ from ..data.masks import read_classes
 from ..deploy.convert import convert_classifier_checkpoint
 from ..deploy.python_model import IMAGENET, convert_python_checkpoint
 from ..models import variants
+from ..terminal import say
 from ..workflows.config import is_config
 from ..workflows.deployed import convert_segmentor_checkpoint
 from .config import add_cfg_options
@@ -89,15 +90,15 @@ def main(args: argparse.Namespace) -> None:
         report = convert_segmentor_checkpoint(model, checkpoint, out_dir, args.cfg_options)
     for deviation in report['verification']:
         height, width = deviation['input_size']
-        print(
+        say(
             f'{deviation["check"]:>8} {height}x{width}: largest deviation {deviation["max_rel"]:.2e} relative, '
             f'{deviation["agreement"]:.4%} of the classes agree'
         )
     if report.get('rounded'):
-        print(
+        say(
             f'    int8: {report["rounded"]["agreement"]:.4%} of the classes as the trained network has them; '
             'the weights lie on the steps of int8'
         )
     before, after = report['parameters']['train'], report['parameters']['deploy']
-    print(f'one rounding of float32 comes out {report["amplification"]:.3g} times larger in the logits')
-    print(f'{before:,} parameters while training, {after:,} deployed; wrote {out_dir}')
+    say(f'one rounding of float32 comes out {report["amplification"]:.3g} times larger in the logits')
+    say(f'{before:,} parameters while training, {after:,} deployed; wrote {out_dir}')

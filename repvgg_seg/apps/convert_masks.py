@@ -12,6 +12,7 @@ import argparse
 
 from ..cli import add_workers
 from ..data.masks import convert_masks
+from ..terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,4 +39,4 @@ def main(args: argparse.Namespace) -> None:
     )
     kept = f', {done.kept} were there already' if done.kept else ''
     ignored = f'; {done.ignored_pixels:,} pixels of unknown colours are not labelled' if done.ignored_pixels else ''
-    print(f'converted {done.converted} masks to {args.target}{kept}{ignored}')
+    say(f'converted {done.converted} masks to {args.target}{kept}{ignored}')

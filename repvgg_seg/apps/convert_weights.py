@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 
+from ..terminal import say
 from ..weights.checkpoint_io import WeightsError, write_checkpoint
 from ..weights.key_maps import from_official, is_segmentor
 from ..weights.pretrained import check_complete, read_weights
@@ -53,4 +54,4 @@ def main(args: argparse.Namespace) -> None:
         tensors = from_official(tensors, args.to)
     write_checkpoint(tensors, args.output)
     note = f'; {left_out} tensors of segmentation heads were left out' if left_out else ''
-    print(f'wrote {args.output}: {len(tensors)} tensors from {args.input}{note}')
+    say(f'wrote {args.output}: {len(tensors)} tensors from {args.input}{note}')

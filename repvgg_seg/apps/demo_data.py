@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..cli import add_workers, image_size
 from ..demo import write_demo_dataset
+from ..terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -58,4 +59,4 @@ def main(args: argparse.Namespace) -> None:
         args.out, train=args.train, val=args.val, size=(width, height), seed=args.seed, workers=args.workers,
         overwrite=args.overwrite,
     )  # fmt: skip
-    print(f'{args.train} train and {args.val} val images of {height}x{width} pixels are in {root.resolve()}.')
+    say(f'{args.train} train and {args.val} val images of {height}x{width} pixels are in {root.resolve()}.')

@@ -11,9 +11,9 @@ cache. $REPVGG_SEG_MIRROR replaces the server: the address of a folder that hold
 from __future__ import annotations
 
 import argparse
-import sys
 
 from ..files import FileError
+from ..terminal import say
 from ..weights import pretrained
 from ..weights.pretrained import SCHEME
 
@@ -36,12 +36,12 @@ def main(args: argparse.Namespace) -> None:
     """
     releases = pretrained.manifest()
     if args.list:
-        print(f'{"name":<28}{"top-1":>7}  {"recipe":<58}here')
+        say(f'{"name":<28}{"top-1":>7}  {"recipe":<58}here')
         for name, release in releases.items():
             found = pretrained.find(name)
             where = str(found[1]) if found else '-' if any(f.url for f in release.files) else '- (by hand only)'
-            print(f'{name:<28}{release.top1:>7.2f}  {release.recipe:<58}{where}')
-        print(f'Looked for in {", ".join(map(str, pretrained.folders()))}.')
+            say(f'{name:<28}{release.top1:>7.2f}  {release.recipe:<58}{where}')
+        say(f'Looked for in {", ".join(map(str, pretrained.folders()))}.')
         return
 
     names = [name.removeprefix(SCHEME) for name in args.names]
@@ -51,7 +51,7 @@ def main(args: argparse.Namespace) -> None:
         names = [name for name in releases if pretrained.find(name)]
     if not names:
         if args.verify:
-            print('there are no released weights here to verify')
+            say('there are no released weights here to verify')
             return
         raise ValueError('name the weights to download, or pass --all or --list')
     failures = []
@@ -59,9 +59,9 @@ def main(args: argparse.Namespace) -> None:
         try:
             if args.verify and name in releases and not pretrained.find(name):
                 raise FileError(f'{name} is not here: download it first')
-            print(f'{name}: {pretrained.resolve(SCHEME + name)}')
+            say(f'{name}: {pretrained.resolve(SCHEME + name)}')
         except FileError as error:  # the others may still work
             failures.append(str(error))
-            print(f'{name}: failed', file=sys.stderr)
+            say(f'{name}: failed', error=True)
     if failures:
         raise FileError('; '.join(failures))

@@ -31,6 +31,7 @@ from ..deploy.quantize import MAX_DROP, MIN_AGREEMENT
 from ..runtime.images import read_image
 from ..runtime.metadata import DYNAMIC, FITS, OUTPUTS, Fit, Output
 from ..runtime.precision import PRECISIONS
+from ..terminal import say
 from ..workflows.calibration import CALIBRATION_IMAGES, image_files, read_calibration
 from ..workflows.deployed import converted, load_deployed
 from ..workflows.preparation import Size, default_size, read_preparation, sizes_of_val
@@ -232,26 +233,26 @@ def main(args: argparse.Namespace) -> None:
     original = (
         'torch with the rounding it was trained with' if parity['tolerated']['max_rel'] is None else 'float32 torch'
     )
-    print(f'wrote {path} ({report["bytes"] / 1e6:.1f} MB), images {"x".join(map(str, shape))}, {args.precision}')
-    print(
+    say(f'wrote {path} ({report["bytes"] / 1e6:.1f} MB), images {"x".join(map(str, shape))}, {args.precision}')
+    say(
         f'{parity["images"]} images through it: {parity["agreement"]:.4%} of the pixels as in {original}, '
         f'logits at most {parity["max_rel"]:.1e} off (relative)'
     )
     if sizes:
         shares = [f'{share:.0%} {h}x{w}' for (h, w), share in sizes.items()]
         others = f', and {len(shares) - 5} other sizes' if len(shares) > 5 else ''
-        print(f'images of the val set are tested at {", ".join(shares[:5])}{others}; the file is exact for the first')
+        say(f'images of the val set are tested at {", ".join(shares[:5])}{others}; the file is exact for the first')
     elif args.size is None and args.image_size is None and report['metadata']['preparation']['stride'] is None:
-        print("the val set is not here, so the size is the config's: name that of your images with --image-size")
+        say("the val set is not here, so the size is the config's: name that of your images with --image-size")
     if 'decided' in parity:
-        print(
+        say(
             f'{parity["decided"]["share"]:.2%} of the pixels lead by more than rounding; '
             f'of those {parity["decided"]["agreement"]:.4%} agree'
         )
     if 'quantization' in report:
-        print(_quantization(report['quantization']))
+        say(*_quantization(report['quantization']).splitlines())
     if not PRECISIONS[args.precision].fast_on_this_cpu():
-        print(f'this CPU has no {args.precision} instructions: the file may be slower here than one in fp32')
+        say(f'this CPU has no {args.precision} instructions: the file may be slower here than one in fp32')
 
 
 def _quantization(found: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import argparse
 from ..cli import add_workers
 from ..data.importers.folder import describe, import_labels
 from ..data.importers.formats import READERS
+from ..terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,4 +38,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Import, and print what was left out."""
     options = vars(args)
-    print(*describe(import_labels(classes_file=options.pop('classes'), **options)), f'wrote {args.out}', sep='\n')
+    say(*describe(import_labels(classes_file=options.pop('classes'), **options)), f'wrote {args.out}')

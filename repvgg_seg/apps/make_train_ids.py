@@ -11,6 +11,7 @@ import argparse
 
 from ..cli import add_workers
 from ..data.train_ids import make_train_ids
+from ..terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,4 +23,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Make them, and say how many."""
     written, total = make_train_ids(args.root, workers=args.workers)
-    print(f'{written} masks were made; {total} are below {args.root}.')
+    say(f'{written} masks were made; {total} are below {args.root}.')

@@ -16,6 +16,7 @@ import argparse
 from mmseg.utils import register_all_modules
 
 from ..cli import add_runner_options, add_training_options
+from ..terminal import say
 from ..workflows.pretraining import RECIPES, begin, commit_of_checkout, config_of, evaluate, publish
 from .config import add_cfg_options
 from .test import format_table
@@ -71,8 +72,8 @@ def main(args: argparse.Namespace) -> None:
             overwrite=args.overwrite,
         ) as runner:
             for path in publish(run_training(runner), commit):
-                print(f'wrote {path}')
+                say(f'wrote {path}')
         return
     results = evaluate(cfg, args.eval, deploy=args.deploy, resolutions=args.resolution, work_dir=args.work_dir)
     for resolution, forms in results.items():
-        print(f'{resolution}x{resolution}\n{format_table(forms, ("top1", "top5"))}')
+        say(f'{resolution}x{resolution}', *format_table(forms, ('top1', 'top5')).splitlines())

@@ -13,6 +13,7 @@ import argparse
 
 from ..cli import add_trust
 from ..deploy.publish import WEIGHTS, publish
+from ..terminal import say
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,8 +33,8 @@ def main(args: argparse.Namespace) -> None:
     options = vars(args)
     written = publish(options.pop('model'), options.pop('out'), **options)
     for name, digest in written.items():
-        print(f'{digest}  {name}')
+        say(f'{digest}  {name}')
     if WEIGHTS not in written:
-        print('without weights: deploy.pth, from which the file was exported, does not lie beside it')
+        say('without weights: deploy.pth, from which the file was exported, does not lie beside it')
     if args.license == 'unknown':
-        print('README.md has no licence yet: --license names one')
+        say('README.md has no licence yet: --license names one')

@@ -27,6 +27,7 @@ from ..deploy.graph import InferenceGraph
 from ..deploy.insert_bn import insert_measured_norms
 from ..files import write_text
 from ..openmmlab.datasets import inner_data_sets
+from ..terminal import say
 from ..weights.checkpoint_io import write_checkpoint
 from ..workflows.config import load_config
 from ..workflows.deployed import converted, load_deployed
@@ -106,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def main(args: argparse.Namespace) -> None:
     """Insert the norms, and say what comes next."""
     path = insert_bn(args.model_dir, args.config, args.out, args.calibration_images, args.cfg_options)
-    print(
+    say(
         f'wrote {path}, which computes what {args.model_dir} does; train a config over it and '
         'configs/_base_/quantization_aware.py'
     )

@@ -32,6 +32,7 @@ from ..report.page import Contents, render
 from ..report.pictures import Extremes, Segmented, draw
 from ..report.training import Training, read_reports, read_training
 from ..runtime.segmenter import Segmenter
+from ..terminal import say
 from ..timing import Latency, measure_latency
 from ..weights.pretrained import Checkpoint
 from ..workflows.config import load_config, merge_options, recorded_config
@@ -91,8 +92,8 @@ def main(args: argparse.Namespace) -> None:
     text = render(contents)
     files.write_text(text, path)
     for note in contents.notes:
-        print(note)
-    print(f'{state}; wrote {path} ({len(text.encode()) / 1e6:.1f} MB)')
+        say(note)
+    say(f'{state}; wrote {path} ({len(text.encode()) / 1e6:.1f} MB)')
 
 
 def _config(folder: Path, training: Training, options: dict[str, Any]) -> tuple[Config | None, Checkpoint | None]:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ..cli import add_amp, add_runner_options, add_trust
 from ..runtime.backends import KINDS
+from ..terminal import say
 from ..workflows.config import is_config, load_config, recorded_config
 from ..workflows.evaluation import Results, evaluate, evaluate_file, facts_of, write_results
 from ..workflows.work_dir import open_checkpoint
@@ -113,7 +114,7 @@ def main(args: argparse.Namespace) -> None:
     if args.json or args.csv:
         write_results(facts_of(results, original, weights), to_json=args.json, to_csv=args.csv)
     if any(values.keys() - {'confusion'} for values in results.values()):  # there are none without labels
-        print(format_table(results))
+        say(*format_table(results).splitlines())
     for what, folder in (('masks', args.out), ('overlays', args.show_dir)):
         if folder:
-            print(f'{what}: {folder}')
+            say(f'{what}: {folder}')

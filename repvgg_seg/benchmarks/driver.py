@@ -19,6 +19,7 @@ from typing import Any
 
 from ..cli import Parser
 from ..environment import cpu, installed_distributions, versions
+from ..terminal import say
 from .report import Report, plot, table
 
 # Beside those of environment.versions(): what decides how fast something is.
@@ -57,9 +58,9 @@ def main(args: argparse.Namespace) -> None:
     options = parser.parse_args(args.options)
     rows = module.run(options)
     report = Report(name, f'repvgg-seg benchmark {shlex.join([name, *args.options])}', **describe(), rows=rows)
-    print(table(rows))
+    say(*table(rows).splitlines())
     facts = dict.fromkeys(f'{key} {row.extra[key]}' for row in rows for key in ('size', 'batch') if key in row.extra)
-    print(', '.join((*facts, report.machine['device'], f'{report.machine["threads"]} threads', report.date)))
+    say(', '.join((*facts, report.machine['device'], f'{report.machine["threads"]} threads', report.date)))
     if options.json:
         report.write(options.json)
     if options.plot:

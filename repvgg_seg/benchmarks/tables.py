@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_text, write_text
+from ..terminal import say
 from .report import Report, Row, figure
 
 BEGIN, END = '<!-- table: ', '<!-- end of table -->'
@@ -147,7 +148,7 @@ def main(root: Path) -> int:
         text = read_text(page)
         if (made := renew(page, root)) != text:
             write_text(made, page)
-            print(f'{page.relative_to(root)}: renewed')
+            say(f'{page.relative_to(root)}: renewed')
     return 0
 
 

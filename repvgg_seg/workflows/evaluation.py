@@ -24,6 +24,7 @@ from mmseg.utils import register_all_modules
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
+from torch import Tensor
 
 from .. import files, terminal
 from ..deploy.convert import convert_segmentor, is_deployed, verify_segmentor
@@ -98,6 +99,13 @@ def overlay_writer(loader: Mapping[str, Any]) -> Writer:
     return write
 
 
+def confusion(labels: Tensor, mask: Tensor, classes: int) -> Tensor:
+    """Return how many pixels of each class (rows) are taken for each class (columns); labels of none are left out."""
+    known = labels < classes
+    pairs = labels[known].long() * classes + mask[known].long()
+    return torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+
 class Confusion(BaseMetric):
     """Counts the pixels of each class (rows) that are taken for each class (columns); labels of no class are left out.
 
@@ -112,15 +120,13 @@ class Confusion(BaseMetric):
         number = len(self.dataset_meta['classes'])
         for sample in data_samples:
             if 'gt_sem_seg' in sample:
-                truth, found = (sample[key]['data'].flatten().long().cpu() for key in ('gt_sem_seg', 'pred_sem_seg'))
-                known = truth < number
-                self.results.append(torch.bincount(truth[known] * number + found[known], minlength=number**2))
+                truth, found = (sample[key]['data'].cpu() for key in ('gt_sem_seg', 'pred_sem_seg'))
+                self.results.append(confusion(truth, found, number))
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """Keep the sum."""
         if results:
-            number = len(self.dataset_meta['classes'])
-            self.matrix = torch.stack(results).sum(0).reshape(number, number).numpy()
+            self.matrix = torch.stack(results).sum(0).numpy()
         return {}
 
 
@@ -142,8 +148,8 @@ def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> d
     data = DATASETS.build(cfg.test_dataloader.dataset)
     if (classes := tuple(data.metainfo['classes'])) != segmenter.classes:
         raise ValueError(f'{path} knows the classes {", ".join(segmenter.classes)}, and the data {", ".join(classes)}')
-    confusion = Confusion()
-    evaluator = Evaluator([*_listed(cfg.test_evaluator), confusion])
+    counted = Confusion()
+    evaluator = Evaluator([*_listed(cfg.test_evaluator), counted])
     evaluator.dataset_meta = data.metainfo
     paths = [data.get_data_info(index)['img_path'] for index in range(len(data))]
     what = terminal.label(f'Segmenting by {path}')
@@ -152,7 +158,7 @@ def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> d
         sample = data[index]['data_samples']  # for its labels
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.mask.astype(np.int64))[None])
         evaluator.process([sample])
-    return {**evaluator.evaluate(len(paths)), 'confusion': confusion.matrix}
+    return {**evaluator.evaluate(len(paths)), 'confusion': counted.matrix}
 
 
 def _listed(value: Any) -> list[Any]:
@@ -194,12 +200,12 @@ def evaluate(
         for part in inner_data_sets(cfg.test_dataloader.dataset):
             part.pipeline = cfg.tta_pipeline if cfg.test_evaluator else _unlabelled(cfg.tta_pipeline)
     runner = GuardedRunner.from_cfg(cfg)
-    confusion = Confusion()
-    confusion.dataset_meta = runner.test_loop.evaluator.dataset_meta
-    runner.test_loop.evaluator.metrics.append(confusion)
+    counted = Confusion()
+    counted.dataset_meta = runner.test_loop.evaluator.dataset_meta
+    runner.test_loop.evaluator.metrics.append(counted)
 
     def measured() -> dict[str, Any]:
-        return {**runner.test(), 'confusion': confusion.matrix}
+        return {**runner.test(), 'confusion': counted.matrix}
 
     parent, name = runner, 'model'  # where the segmentor is: below what distributes or augments it
     while hasattr(getattr(parent, name), 'module'):

@@ -1,5 +1,6 @@
 """tools/export.py on a converted segmentor, its files in every runtime, and what a user can do wrong."""
 
+import itertools
 import json
 import shutil
 import sys
@@ -15,10 +16,12 @@ from PIL import ExifTags, Image
 from repvgg_seg import files
 from repvgg_seg.apps import export
 from repvgg_seg.apps.export import export_model
+from repvgg_seg.benchmarks.report import Report
 from repvgg_seg.runtime.metadata import Preparation
 from repvgg_seg.runtime.segmenter import Segmenter
 from repvgg_seg.weights import pretrained
 from repvgg_seg.workflows.config import load_config
+from repvgg_seg.workflows.evaluation import evaluate_file
 from repvgg_seg.workflows.preparation import default_size, read_preparation, sizes_of_val
 from tests.conftest import fails, latest, tool, without_hash_of_config
 
@@ -49,6 +52,20 @@ def test_masks_of_held_out_images_are_those_of_the_train_time_model_in_stock_mms
     ]
     assert len(images) == 4 and sum(e.sum() for e in equal) / sum(e.size for e in equal) >= 0.9999
     assert segmenter.classes[0] == 'road' and segmenter.palette[0].tolist() == [128, 64, 128]
+
+
+def test_images_of_other_sizes_are_measured_beside_the_network_at_their_own(
+    exported, tiny_config, trained, tmp_path, capsys
+) -> None:
+    words = ['sizes', str(tiny_config), str(trained), str(exported / 'm.xml'), '--kinds']
+    assert tool('benchmark')([*words, '1x', '1.5x', '1:1', '--json', str(tmp_path / 'sizes.json')]) == 0
+    rows = Report.read((tmp_path / 'sizes.json').read_text()).rows
+    found = {(row.variant, row.runtime): row.value for row in rows if row.metric == 'mIoU'}
+    assert found.keys() == set(itertools.product(('1x', '1.5x', '1:1'), ('own shape', 'test', 'resize', 'tile')))
+    measured = evaluate_file(load_config(tiny_config), exported / 'm.xml')['mIoU']
+    assert [round(found['1x', way], 2) for way in ('own shape', 'test', 'resize', 'tile')] == [measured] * 4
+    for kind in ('0x', '2:0', 'twice'):
+        assert f'{kind!r} is neither a scale such as 2x' in fails(capsys, 'benchmark', *words, kind)
 
 
 def test_the_report_says_what_was_compared(exported, deployed) -> None:

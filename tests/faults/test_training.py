@@ -1,4 +1,8 @@
-"""Trainings that are killed, stopped or starved, each in a process of its own that is forked off this one."""
+"""Trainings that are killed, stopped or starved, each in a new process.
+
+Not in a forked one: it would inherit the locks of thread pools that other tests have started here, and could wait for
+them for ever.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +10,13 @@ import os
 import random
 import signal
 from collections.abc import Callable
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 
-import repvgg_seg.openmmlab  # noqa: F401  (a forked process has it already)
 from repvgg_seg.models import variants
 from repvgg_seg.openmmlab import loops
 from tests.conftest import TINY, latest, tool
@@ -53,32 +57,41 @@ def config(tiny_config, tmp_path_factory) -> Path:
     return path
 
 
+def send(at: int, signum: int, iteration: int) -> None:
+    """Send this process a signal if this is the iteration."""
+    if iteration == at:
+        os.kill(os.getpid(), signum)
+
+
+def kill(at: int, signum: int = signal.SIGKILL) -> Step:
+    """Return what sends the process it is called in a signal in an iteration."""
+    return partial(send, at, signum)
+
+
+def train(words: list[str], before: Step | None) -> None:
+    """Train, in this process."""
+    variants.VARIANTS = {**variants.VARIANTS, 'tiny': TINY}
+    step = loops.Resumable.run_iter
+
+    def run_iter(self: loops.Resumable, *args: object) -> None:
+        if before:
+            before(self._iter + 1)
+        step(self, *args)
+
+    loops.Resumable.run_iter = run_iter  # type: ignore[method-assign]
+    os._exit(tool('train')(words))
+
+
 def run(config: Path, work_dir: Path, *argv: str, options: tuple[str, ...] = (), before: Step | None = None) -> int:
-    """Train in a process of its own and return its status, negative after a signal; `before` is called in each step."""
-
-    def body() -> None:
-        variants.VARIANTS = {**variants.VARIANTS, 'tiny': TINY}
-        step = loops.Resumable.run_iter
-
-        def run_iter(self: loops.Resumable, *args: object) -> None:
-            if before:
-                before(self._iter + 1)
-            step(self, *args)
-
-        loops.Resumable.run_iter = run_iter  # type: ignore[method-assign]
-        words = [str(config), '--work-dir', str(work_dir), '--no-data-check', *argv]
-        os._exit(tool('train')([*words, *(['--cfg-options', *options] if options else [])]))
-
-    child = get_context('fork').Process(target=body)
+    """Train in a new process and return its status, negative after a signal; `before` is called in each step."""
+    words = [str(config), '--work-dir', str(work_dir), '--no-data-check', *argv]
+    child = get_context('spawn').Process(
+        target=train, args=([*words, *(['--cfg-options', *options] * bool(options))], before)
+    )
     child.start()
     child.join()
     assert child.exitcode is not None
     return child.exitcode
-
-
-def kill(at: int, signum: int = signal.SIGKILL) -> Step:
-    """Return what sends this process a signal in an iteration."""
-    return lambda iteration: os.kill(os.getpid(), signum) if iteration == at else None
 
 
 def tensors(tree: object, name: str = '') -> dict[str, torch.Tensor]:

@@ -8,9 +8,11 @@ import itertools
 import re
 from pathlib import Path
 
+import mmseg.registry
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import Registry
 from mmengine.structures import PixelData
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
@@ -86,6 +88,27 @@ def test_a_config_is_what_its_name_says(path) -> None:
         assert cfg.train_dataloader.sampler.type == 'DefaultSampler'  # an epoch of the other one never ends
     if data in ('cityscapes', 'ade20k'):  # the data set's base says what they share
         assert len(path.read_text().splitlines()) <= 4
+
+
+def names(tree: object) -> set[str]:
+    """Return what a config names to be built: the values of `type`, `ema_type` and the like."""
+    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    own = (
+        {v for k, v in tree.items() if k.split('_')[-1] == 'type' and isinstance(v, str)}
+        if isinstance(tree, dict)
+        else set()
+    )
+    return own.union(*map(names, children))
+
+
+@every_config
+def test_whatever_a_config_names_can_be_built(path) -> None:
+    """Hooks, loops and schedulers, too, which are built when a training starts."""
+    registries = [r for r in vars(mmseg.registry).values() if isinstance(r, Registry)]
+    for registry in registries:
+        registry.import_from_location()
+    known = set().union(*(r.module_dict for own in registries for r in (own, own.parent) if r))
+    assert names({key: value for key, value in config(path).items() if key != 'dataset_type'}) <= known
 
 
 @every_config
