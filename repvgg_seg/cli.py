@@ -58,6 +58,7 @@ GROUPS: Mapping[str, Mapping[str, Command]] = {
         'export': Command('apps.export', 'write one file that runs without this package, and prove it equal'),
         'publish': Command('apps.publish', 'write a folder to hand on: file, weights, classes and model card'),
         'predict': Command('apps.predict', 'segment images, videos and cameras with an exported file', RUNTIME),
+        'serve': Command('apps.serve', 'show a page to try an exported file on, in the browser', RUNTIME),
     },
     'machine': {
         'benchmark': Command('benchmarks.driver', 'measure speed and memory, by name of the comparison'),

@@ -34,7 +34,15 @@ from .terminal import say
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-_EXTRAS = ('export', 'quantize')
+# Optional packages, by the extra of setup.cfg that brings them, and what they are for.
+EXTRAS = {
+    'export': 'to write ONNX and OpenVINO files, and run them',
+    'quantize': 'to write int8 files',
+    'labels': 'to import labels, and write polygons',
+    'video': 'to write videos that browsers play',
+    'hub': "to open models from Hugging Face's hub",
+    'serve': 'for the page to try a model on',
+}
 _PIP = f'{shlex.quote(sys.executable)} -m pip'
 
 # Module -> its maintained distribution, and the original ones, which write the same files.
@@ -144,7 +152,7 @@ def _requirements() -> list[tuple[Requirement, str]]:
     found = []
     for line in _own_metadata()[1]:
         requirement = Requirement(line)
-        for extra in ('', *_EXTRAS):
+        for extra in ('', *EXTRAS):
             if requirement.marker is None or requirement.marker.evaluate({'extra': extra}):
                 found.append((requirement, extra))
                 break
@@ -300,12 +308,18 @@ def _versions(installed: Mapping[str, Distribution], needs: Collection[str] | No
         requirements = _requirements()
     except ImportError:
         return
+    versions: dict[str, str] = {}
+    missing: dict[str, list[str]] = {}
     for requirement, extra in requirements:
         name = canonical(requirement.name)
-        if needs is not None and name not in needs:
-            continue
-        absent = f'not installed (only needed to {extra})' if extra else 'not installed'
-        yield name, installed[name].version if name in installed else absent
+        if extra:
+            missing.setdefault(extra, []).extend([] if name in installed else [name])
+        if (needs is None or name in needs) and (name in installed or not extra):
+            versions[name] = installed[name].version if name in installed else 'not installed'
+    yield from versions.items()
+    for extra, names in missing.items():
+        lacks = f"not installed: {', '.join(names)} (`python -m pip install '.[{extra}]'` in a checkout brings it)"
+        yield f'extra {extra}', f'{lacks if names else "complete"}; {EXTRAS[extra]}'
 
 
 def _devices() -> Iterator[tuple[str, str]]:

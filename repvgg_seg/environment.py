@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
 import platform
 import re
@@ -46,6 +47,21 @@ def _licence(metadata: Any) -> str:
     listed = [line for line in metadata.get_all('Classifier', []) if line.startswith('License ::')]
     text = (metadata.get('License') or '').strip().splitlines()
     return ', '.join(line.rpartition(' :: ')[2] for line in listed) or (text[0] if text else 'not told')
+
+
+def optional(module: str, extra: str, what: str) -> Any:
+    """Return a module of an extra, which `what` needs.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        name = module.partition('.')[0]
+        raise ImportError(
+            f"{what} needs {name}: `python -m pip install '.[{extra}]'` in a checkout brings it"
+        ) from error
 
 
 def canonical(name: str) -> str:

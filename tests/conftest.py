@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -180,3 +181,36 @@ def many_classes(tmp_path_factory) -> Path:
     from tests.local_graph import export_many_classes
 
     return export_many_classes(tmp_path_factory.mktemp('exported'))
+
+
+@pytest.fixture(scope='module')
+def browser(tmp_path_factory):
+    """Chromium without a window, if it is installed with what drives it."""
+    webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
+    chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
+    driver = shutil.which('chromedriver')
+    if not (chromium and driver):
+        pytest.skip('Chromium with its chromedriver is not installed')
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    profile = tmp_path_factory.mktemp('chromium')
+    for argument in (
+        'headless',
+        'no-sandbox',
+        'disable-gpu',
+        'disable-background-networking',
+        f'user-data-dir={profile}',
+    ):
+        options.add_argument(f'--{argument}')
+    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
+    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
+    yield browser
+    browser.quit()
+
+
+def emulate(browser, width: int, scheme: str) -> None:
+    """Let the browser have a window of this width, of a user who likes `scheme`: light or dark."""
+    screen = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False}
+    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
+    feature = {'name': 'prefers-color-scheme', 'value': scheme}
+    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})

@@ -235,6 +235,21 @@ def test_requirements_are_the_declared_ones() -> None:
     assert not any('#' in line for line in lines)
 
 
+def test_every_extra_is_listed_with_what_it_lacks_and_what_it_is_for(site: Site, monkeypatch, capsys) -> None:
+    lines = doctor._own_setup()[1]
+    declared = set(re.findall(r'extra == "(\w+)"', '\n'.join(lines)))
+    assert declared - {'dev'} == set(doctor.EXTRAS)
+    failing(monkeypatch, {})
+    for name in ('av', 'pycocotools'):
+        site.install(name, '19.0.2')
+    main(['doctor', '--runtime'])
+    rows = dict(re.findall(r'^extra (\w+) +(.*)$', capsys.readouterr().out, re.MULTILINE))
+    assert rows.keys() == doctor.EXTRAS.keys()
+    assert rows['video'] == 'complete; to write videos that browsers play'
+    assert rows['labels'].startswith("not installed: pyyaml (`python -m pip install '.[labels]'` in a checkout")
+    assert rows['serve'].startswith('not installed: gradio (') and rows['serve'].endswith(doctor.EXTRAS['serve'])
+
+
 def failing(monkeypatch: pytest.MonkeyPatch, errors: dict[str, BaseException]) -> list[str]:
     """Replaces the imports by these failures; returns the list of modules that will have been tried."""
     tried: list[str] = []

@@ -30,21 +30,9 @@ from ..runtime.segmenter import Segmenter
 from ..terminal import say
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options."""
+def add_segmenter(parser: argparse.ArgumentParser) -> None:
+    """Declare the model, and how it runs."""
     parser.add_argument('model', help='an exported file (.onnx, .xml, .pt2), or the address of a published model')
-    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='file, folder, glob, video, camera or address')
-    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
-    parser.add_argument(
-        '--save', nargs='+', choices=OUTPUTS, metavar='KIND',
-        help=f'write these only: {", ".join(OUTPUTS)}',
-    )  # fmt: skip
-    parser.add_argument(
-        '--below', type=float, metavar='PROBABILITY',
-        help='list the images, those first of whose pixels most are less certain than this: what to label next',
-    )  # fmt: skip
-    parser.add_argument('--overwrite', action='store_true', help='do what is finished again')
-    parser.add_argument('--frames', type=int, metavar='N', help='of each video or camera take N frames at most')
     parser.add_argument(
         '--fit', choices=['auto', *FITS], default='auto',
         help='prepare images as the test did, scale them, or cut them into tiles (default: what the file says)',
@@ -66,18 +54,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_trust(parser)
 
 
+def open_segmenter(args: argparse.Namespace) -> Segmenter:
+    """Return the model that the arguments name."""
+    names = ('backend', 'device', 'mode', 'fit', 'overlap', 'trust')
+    return Segmenter(args.model, **{name: getattr(args, name) for name in names})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add_segmenter(parser)
+    parser.add_argument('inputs', nargs='+', metavar='INPUT', help='file, folder, glob, video, camera or address')
+    parser.add_argument('--out', type=Path, required=True, metavar='DIR', help='where the results go')
+    parser.add_argument(
+        '--save', nargs='+', choices=OUTPUTS, metavar='KIND',
+        help=f'write these only: {", ".join(OUTPUTS)}',
+    )  # fmt: skip
+    parser.add_argument(
+        '--below', type=float, metavar='PROBABILITY',
+        help='list the images, those first of whose pixels most are less certain than this: what to label next',
+    )  # fmt: skip
+    parser.add_argument('--overwrite', action='store_true', help='do what is finished again')
+    parser.add_argument('--frames', type=int, metavar='N', help='of each video or camera take N frames at most')
+
+
 def main(args: argparse.Namespace) -> int:
     """Segment, and say what was left out."""
     inputs, rank, processes = share(find_inputs(args.inputs, args.out))
-    segmenter = Segmenter(
-        args.model,
-        backend=args.backend,
-        device=args.device,
-        mode=args.mode,
-        fit=args.fit,
-        overlap=args.overlap,
-        trust=args.trust,
-    )
+    segmenter = open_segmenter(args)
     summary = predict(
         segmenter, inputs, args.out, save=args.save, below=args.below, overwrite=args.overwrite, frames=args.frames,
         quiet=rank > 0,

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..environment import optional
 from ..files import FileError, StrPath, read_text, sha256
 
 logger = logging.getLogger(__name__)
@@ -57,12 +58,7 @@ def located(address: StrPath) -> StrPath:
 
 
 def _download(address: str, name: str, file: str, revision: str | None) -> Path:
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(
-            f"{address} needs huggingface_hub: `python -m pip install '.[hub]'` in a checkout brings it"
-        ) from error
+    huggingface_hub = optional('huggingface_hub', 'hub', address)
     try:
         return Path(huggingface_hub.hf_hub_download(name, file, revision=revision))
     except (OSError, ValueError) as error:  # all that the client raises over names, revisions and networks

@@ -40,7 +40,7 @@ from .movie import Movie
 from .polygons import coco_file, join_coco_files
 from .prefetch import ordered
 from .segmenter import Segmented, Segmenter
-from .tiling import Mask
+from .tiling import Confidence, Mask
 
 VIDEO_SUFFIXES = frozenset({'.avi', '.m4v', '.mkv', '.mov', '.mp4', '.mpeg', '.mpg', '.webm'})
 # What is written -> what the name of an image gets, and that of a video ('': a folder with a file for each frame).
@@ -259,7 +259,7 @@ def predict(
                     if video.is_finished(out, save):  # by another process, meanwhile
                         summary.finished += 1
                         continue
-                    with closing(_Frames(video.source, frames)) as source:
+                    with closing(Frames(video.source, frames)) as source:
                         task = progress.add_task(label(video.source), total=source.count)
                         summary.segmented += writer.video(video, source, functools.partial(progress.advance, task))
             except (Unusable, UnusableName) as error:
@@ -284,8 +284,12 @@ class Unusable(FileError):
     """An input that has no results, for a cause of its own; others may have theirs."""
 
 
-class _Frames:
-    """The frames (H, W, 3) of a video or camera in RGB, upright, `limit` of them at most."""
+class Frames:
+    """The frames (H, W, 3) of a video or camera in RGB, upright, `limit` of them at most.
+
+    Raises:
+        Unusable: it cannot be opened.
+    """
 
     def __init__(self, source: Path | str | int, limit: int | None) -> None:
         self.source, self.limit = source, limit
@@ -302,6 +306,9 @@ class _Frames:
             name = f'camera {source}' if isinstance(source, int) else source
             raise Unusable(f'{name} cannot be opened as a video: it is not there, damaged or of another kind')
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
+        self.pixels = int(
+            self._capture.get(cv2.CAP_PROP_FRAME_WIDTH) * self._capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
+        )  # of a frame
         count = int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))  # an estimate, and 0 or less where it is live
         self.total = count if count > 0 else None
         self.count = min(filter(None, (limit, self.total)), default=None)
@@ -363,7 +370,7 @@ class _Writer:
             with atomic_write(path) as file:
                 file.write(content)
 
-    def video(self, item: Input, frames: _Frames, tick: Callable[[], None]) -> int:
+    def video(self, item: Input, frames: Frames, tick: Callable[[], None]) -> int:
         """Write the results of a video or camera, calling `tick` at each frame; return how many there were."""
         outputs = item.outputs(self.out, self.save)
         parts = {kind: beside(path, f'part{path.suffix}') for kind, path in outputs.items()}
@@ -390,7 +397,7 @@ class _Writer:
                 remove(part)
         return len(counts)
 
-    def _frames(self, parts: Mapping[str, Path], frames: _Frames, tick: Callable[[], None]) -> list[Any]:
+    def _frames(self, parts: Mapping[str, Path], frames: Frames, tick: Callable[[], None]) -> list[Any]:
         """Write frame by frame until the end or, where that never comes, Ctrl-C; return the pixels of each class."""
         counts: list[Any] = []
         movies: dict[str, Movie] = {}
@@ -454,16 +461,28 @@ class _Writer:
         return file.getvalue()
 
     def _image(self, kind: str, result: Any) -> Image.Image:
-        """Return a result as an image; up to 256 colours are a palette's, which is small and quick to write."""
+        """Return a result as an image."""
         if kind == 'index':
             return Image.fromarray(result.mask)  # 8 bits, above 256 classes 16
         if kind == 'confidence':
-            return Image.fromarray(np.rint(result.confidence * 255).astype(np.uint8))
-        if kind == 'colour' and len(self.segmenter.palette) <= 256:
-            picture = Image.fromarray(result.mask)
-            picture.putpalette(self.segmenter.palette.tobytes())
-            return picture
+            return grey(result.confidence)
+        if kind == 'colour':
+            return coloured(self.segmenter, result.mask)
         return Image.fromarray(self._picture(kind, result))
+
+
+def coloured(segmenter: Segmenter, mask: Mask) -> Image.Image:
+    """Return a mask in its colours; up to 256 are a palette's, which is small, quick to write, and keeps indices."""
+    if len(segmenter.palette) > 256:
+        return Image.fromarray(segmenter.colour(mask))
+    picture = Image.fromarray(mask)
+    picture.putpalette(segmenter.palette.tobytes())
+    return picture
+
+
+def grey(confidence: Confidence) -> Image.Image:
+    """Return 255 * the probability of each pixel's class, rounded."""
+    return Image.fromarray(np.rint(confidence * 255).astype(np.uint8))
 
 
 def _movie(path: Path, rate: float, size: tuple[int, ...]) -> Movie:
@@ -487,7 +506,7 @@ def _for_opencv(path: Path | str) -> str:
 
 def _frames_of(path: Path) -> int:
     try:
-        with closing(_Frames(path, None)) as frames:
+        with closing(Frames(path, None)) as frames:
             return frames.total or 0
     except Unusable:
         return 0

@@ -2,7 +2,6 @@
 
 import io
 import re
-import shutil
 import warnings
 from html.parser import HTMLParser
 
@@ -15,6 +14,7 @@ from repvgg_seg.report.page import Contents, render
 from repvgg_seg.report.pictures import Extremes, Segmented, draw
 from repvgg_seg.report.training import Training
 from repvgg_seg.timing import Latency
+from tests.conftest import emulate
 
 CLASSES = ['<script>alert(1)</script>', 'a$b$ & "c"', '\x07\udcff 名']
 PALETTE = [[128, 64, 128], [0, 130, 180], [250, 170, 30]]
@@ -165,31 +165,6 @@ def test_pictures_are_as_large_as_the_page_may_be(monkeypatch) -> None:
 # ---- in a browser
 
 
-@pytest.fixture(scope='module')
-def browser(tmp_path_factory):
-    """Chromium without a window, if it is installed with what drives it."""
-    webdriver = pytest.importorskip('selenium.webdriver', reason='selenium is not installed')
-    chromium = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    driver = shutil.which('chromedriver')
-    if not (chromium and driver):
-        pytest.skip('Chromium with its chromedriver is not installed')
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    profile = tmp_path_factory.mktemp('chromium')
-    for argument in (
-        'headless',
-        'no-sandbox',
-        'disable-gpu',
-        'disable-background-networking',
-        f'user-data-dir={profile}',
-    ):
-        options.add_argument(f'--{argument}')
-    options.set_capability('goog:loggingPrefs', {'browser': 'ALL'})
-    browser = webdriver.Chrome(options, webdriver.ChromeService(driver))
-    yield browser
-    browser.quit()
-
-
 @pytest.mark.parametrize(('width', 'scheme'), [(390, 'dark'), (1440, 'light')])
 def test_the_page_works_in_a_browser(page, browser, tmp_path, width: int, scheme: str) -> None:
     from selenium.webdriver import ActionChains, Keys
@@ -197,10 +172,7 @@ def test_the_page_works_in_a_browser(page, browser, tmp_path, width: int, scheme
 
     path = tmp_path / 'page.html'
     path.write_text(page)
-    screen = {'width': width, 'height': 900, 'deviceScaleFactor': 1, 'mobile': False}
-    browser.execute_cdp_cmd('Emulation.setDeviceMetricsOverride', screen)
-    feature = {'name': 'prefers-color-scheme', 'value': scheme}
-    browser.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': [feature]})
+    emulate(browser, width, scheme)
     browser.get(path.as_uri())
     assert browser.execute_script('return document.documentElement.scrollWidth') <= width
     background = browser.execute_script('return getComputedStyle(document.body).backgroundColor')

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...environment import optional
 from ...files import read_text, walk
 from ..masks import IGNORED, Color
-from .shapes import LabelError, Labels, Mask, Notes, Patch, Record, Shape, polygon, require, unroll
+from .shapes import LabelError, Labels, Mask, Notes, Patch, Record, Shape, polygon, unroll
 
 SUFFIXES = frozenset({'.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'})
 BACKGROUND = frozenset({'background', '_background_', '__background__'})
@@ -350,7 +351,7 @@ def _labelme_shape(entry: dict[str, Any]) -> Shape:
     if kind in ('polygon', 'oriented_rectangle'):
         return Shape(label, 'polygon', polygon(points))
     if kind not in ('rectangle', 'circle', 'mask'):
-        raise LabelError(f'shapes without an area ({kind})')
+        raise LabelError(f'shapes that are not filled ({kind})')
     try:
         (x1, y1), (x2, y2) = ((float(x), float(y)) for x, y in points or ())
         if not all(math.isfinite(v) and abs(v) < 1e5 for v in (x1, y1, x2, y2)):
@@ -424,7 +425,7 @@ def _cvat_shape(shape: Any, classes: Mapping[str, Any], notes: Notes, path: Path
             angles = np.linspace(0, 2 * np.pi, 360, endpoint=False)
             points = _turned(zip(x + rx * np.cos(angles), y + ry * np.sin(angles), strict=True), shape)
         else:
-            raise LabelError(f'shapes without an area ({shape.tag})')
+            raise LabelError(f'shapes that are not filled ({shape.tag})')
     except LabelError:
         raise
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
@@ -532,7 +533,7 @@ def read_yolo(source: Path, images: Images, notes: Notes) -> Labels:
 def _yolo_names(file: Path | None, root: Path) -> list[str]:
     tables = [file] if file else [path for path in walk(root, {'.yaml', '.yml'})]
     for path in tables:
-        yaml = require('yaml', f'reading {path}')
+        yaml = optional('yaml', 'labels', f'reading {path}')
         try:
             names = (yaml.safe_load(read_text(path)) or {}).get('names')
         except (yaml.YAMLError, AttributeError) as error:

@@ -6,7 +6,6 @@ as labelme does with Pillow, so that a mask is the one that the tool shows.
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -17,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw
 
+from ...environment import optional
 from ..masks import IGNORED, Color
 
 Size = tuple[int, int]  # (H, W)
@@ -98,21 +98,6 @@ class Notes:
             self.add(reason, where)
 
 
-def require(module: str, what: str) -> Any:
-    """Return a module of the extra `labels`.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        name = module.partition('.')[0]
-        raise ImportError(
-            f"{what} needs {name}: `python -m pip install '.[labels]'` in a checkout brings it"
-        ) from error
-
-
 def polygon(values: Any) -> Polygon:
     """Return the coordinates of a polygon, given flat or in pairs.
 
@@ -157,7 +142,7 @@ def fill(shape: Shape, size: Size) -> Patch:
     width, height = (int(n) for n in high - low)
     points = [p - low for p in points]
     if shape.kind == 'polygons':
-        coco = require('pycocotools.mask', 'filling polygons')
+        coco = optional('pycocotools.mask', 'labels', 'filling polygons')
         rle = coco.merge(coco.frPyObjects([p.ravel().tolist() for p in points], height, width))
         mask = _decode({**rle, 'counts': rle['counts'].decode()}, (height, width))
         return Patch(int(low[1]), int(low[0]), mask)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from repvgg_seg.data.importers.folder import import_labels
+from repvgg_seg.data.importers.folder import describe, import_labels
 from repvgg_seg.data.importers.formats import detect, split_of, voc_color
 from repvgg_seg.data.importers.shapes import FARTHEST, LabelError, Shape, fill
 from repvgg_seg.data.masks import MaskError, read_classes
@@ -150,7 +150,7 @@ def test_labelme_shapes_are_filled_as_labelme_fills_them(tmp_path) -> None:
         {'label': 'disc', 'shape_type': 'circle', 'points': [[50, 8], [53, 8]]},
         {'label': 'part', 'shape_type': 'mask', 'points': [[2, 34], [4, 35]], 'mask': png(np.eye(2, 3) > 0)},
         {'label': '__ignore__', 'points': [[0, 0], [2, 0], [2, 1], [0, 1]]},
-        {'label': 'wire', 'shape_type': 'linestrip', 'points': points},
+        *({'label': 'wire', 'shape_type': kind, 'points': points} for kind in ('linestrip', 'line', 'point', 'point')),
     ]
     labelme(tmp_path / 'in', shapes)
     done = run(tmp_path / 'in', tmp_path / 'out')
@@ -163,7 +163,8 @@ def test_labelme_shapes_are_filled_as_labelme_fills_them(tmp_path) -> None:
     draw.point([(2, 34), (3, 35)], 3)
     draw.rectangle([(0, 0), (2, 1)], fill=255)
     assert np.array_equal(mask_of(tmp_path / 'out'), np.asarray(expected))
-    assert dict(done.notes.counts) == {'shapes without an area (linestrip)': 1}
+    counts = {'linestrip': 1, 'line': 1, 'point': 2}
+    assert dict(done.notes.counts) == {f'shapes that are not filled ({kind})': n for kind, n in counts.items()}
 
 
 def test_labelme_files_may_hold_their_image(tmp_path) -> None:
@@ -183,7 +184,9 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 <polygon label="dog" source="manual" occluded="0" points="5.00,5.00;50.00,5.00;50.00,35.00;5.00,35.00" z_order="{z}"/>
 <box label="car" occluded="0" xtl="10" ytl="10" xbr="20" ybr="20" z_order="0"/>
 <mask label="car" occluded="0" rle="1, 2, 1, 2" left="52" top="36" width="3" height="2" z_order="0"/>
-<polyline label="car" points="1,1;2,2" z_order="0"/>{more}
+<polyline label="car" points="1,1;2,2" z_order="0"/><polyline label="dog" points="1,1;9,2" z_order="0"/>
+<cuboid label="car" xtl1="1" ytl1="1" xbl1="1" ybl1="9" xtr1="9" ytr1="1" xbr1="9" ybr1="9" xtl2="2" ytl2="2"/>
+<points label="car" points="1,1" z_order="0"/>{more}
 </image></annotations>"""
 
 
@@ -196,7 +199,9 @@ def test_cvat_shapes_masks_and_their_order(tmp_path, z: int) -> None:
     expected[36, 53:55] = expected[37, 53:55] = 1
     assert np.array_equal(mask_of(tmp_path / 'out', 'trip/a'), expected)
     assert read_classes(tmp_path / 'out/classes.json').colors == ((0, 0, 0), (255, 0, 16), (0, 255, 0))
-    assert dict(done.notes.counts) == {'shapes without an area (polyline)': 1}
+    counts = {'polyline': 2, 'cuboid': 1, 'points': 1}
+    assert dict(done.notes.counts) == {f'shapes that are not filled ({kind})': n for kind, n in counts.items()}
+    assert f'{2:9,}  shapes that are not filled (polyline), such as ' in '\n'.join(describe(done))
 
 
 def test_cvat_turns_boxes_and_ellipses(tmp_path) -> None:
