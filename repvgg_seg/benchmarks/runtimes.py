@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..cli import image_size
 from ..deploy.export import DTYPES, TARGETS
+from ..deploy.graph import choose_for_int8
 from ..deploy.quantize import quantize_file
 from ..runtime.backends import open_model
 from ..runtime.metadata import ModelMetadata, Preparation
@@ -197,7 +198,10 @@ def operations(graph: nn.Module, images: Tensor) -> int:
 def _write(candidate: Candidate, path: Path, images: Tensor) -> None:
     precision = candidate.runtime.precision
     target, quantized = TARGETS[candidate.runtime.to], precision == 'int8'
-    target.write(candidate.make(), path, _metadata(images, 'fp32' if quantized else precision))
+    graph = candidate.make()
+    target.write(
+        choose_for_int8(graph) if quantized else graph, path, _metadata(images, 'fp32' if quantized else precision)
+    )
     if quantized:
         quantize_file(path, path, [images.cpu().numpy()])  # noise is enough to time its arithmetic
 

@@ -31,7 +31,7 @@ from ..runtime.metadata import ARCHIVE_NAME, KEY, MEAN_COLOUR, Fit, ModelMetadat
 from ..runtime.precision import PRECISIONS
 from ..runtime.segmenter import Segmenter
 from .convert import MIN_AGREEMENT, MIN_QUANTIZED_AGREEMENT, VerificationError, synthetic_images
-from .graph import InferenceGraph, fold_norms
+from .graph import InferenceGraph, choose_for_int8, fold_norms
 from .quantize import Batches, Calibration, QuantizationRefused, layer_names, quantize
 
 DTYPES: dict[str, torch.dtype] = {name: getattr(torch, row.dtype) for name, row in PRECISIONS.items()}
@@ -184,7 +184,10 @@ def export_segmentor(
         run = {}
         # The logits that are compared come from a twin of the file, if the file itself returns classes.
         for kind in dict.fromkeys((output, 'logits')):
-            graph = InferenceGraph(fold_norms(segmentor).cpu(), resize_to=reference.resize_to, output=kind)
+            network = fold_norms(segmentor).cpu()
+            if calibration:
+                choose_for_int8(network)
+            graph = InferenceGraph(network, resize_to=reference.resize_to, output=kind)
             for quantizer in quantizers(graph):
                 quantizer.freeze()
             file = folder / kind / path.name
@@ -245,7 +248,8 @@ def _quantize(
         return reference.classes(scores, metadata.size)
 
     def program() -> torch.fx.GraphModule:
-        return _trace(InferenceGraph(fold_norms(segmentor).cpu(), resize_to=size), metadata).module()
+        network = choose_for_int8(fold_norms(segmentor).cpu())
+        return _trace(InferenceGraph(network, resize_to=size), metadata).module()
 
     folder.mkdir()
     return quantize(
@@ -447,9 +451,24 @@ def _write_onnx(graph: InferenceGraph, path: Path, metadata: ModelMetadata) -> N
     names = {f'node_{node}': name for node, name in layer_names(traced.module()).items()}
     for node in model.graph.node:
         node.name = names.get(node.name, node.name)
+    _separate_zero_points(model.graph)
     onnx.helper.set_model_props(model, {KEY: metadata.to_json()})
     onnx.save_model(model, path)
     onnx.checker.check_model(path, full_check=True)
+
+
+def _separate_zero_points(graph: Any) -> None:
+    """Give each dequantized kernel a zero point of its own.
+
+    To avoid overflow ONNX Runtime rewrites kernels and their zero points, and fails if two layers share one.
+    """
+    known = {tensor.name: tensor for tensor in graph.initializer}
+    for node in graph.node:
+        shared = known.get(node.input[2]) if node.op_type == 'DequantizeLinear' else None
+        if shared is not None and shared.dims:  # of channels, so of a kernel
+            zero = graph.initializer.add()
+            zero.CopyFrom(shared)
+            zero.name = node.input[2] = f'{node.output[0]}_zero'
 
 
 def _onnx_quantizers() -> dict[Callable[..., Any], Callable[..., Any]]:

@@ -294,8 +294,8 @@ def layer_names(program: fx.GraphModule) -> dict[str, str]:
     for node in program.graph.nodes:
         if node.op == 'call_function' and str(node.target).startswith(('aten.conv', 'aten.conv_transpose')):
             kernel = node.args[1]
-            while kernel.op != 'get_attr' and kernel.args and isinstance(kernel.args[0], fx.Node):
-                kernel = kernel.args[0]  # a part of it
+            while kernel.op != 'get_attr' and kernel.all_input_nodes:
+                kernel = kernel.all_input_nodes[0]  # a part of it
             name = str(kernel.target).removesuffix('.weight') if kernel.op == 'get_attr' else node.name
             names[node.name] = f'{name} ({node.name})' if name in names.values() else name
     return names

@@ -175,7 +175,7 @@ class RepVGGBlock(nn.Module):
         if self.quantizer is not None and self.quantizer.enabled:
             kernel, bias = self.get_equivalent_kernel_bias()
             conv = self.rbr_reparam if self.fused else self.rbr_dense.conv
-            out = conv._conv_forward(self.quantizer(x), self.quantizer.kernel(kernel), bias)
+            out = conv._conv_forward(self.quantizer(x), *self.quantizer.kernel_bias(kernel, bias))
         elif self.fused:
             out = self.bn(self.rbr_reparam(x))
         else:

@@ -35,6 +35,7 @@ from torch import Tensor
 ELEMENT = 200  # moving one element to or from memory
 CONTRACTION = 4  # one operation in a product with a constant matrix, which is flat
 STEP = 20_000_000  # calling one more operator
+INT8 = 2  # operations of a convolution in int8 in the time of one in bfloat16
 TILE = 32  # cells of a small map whose share of the output is computed at a time: tap matrices are banded
 
 
@@ -48,11 +49,12 @@ class Cost:
     steps: int  # operators called
 
     def __lt__(self, other: Cost) -> bool:
-        return self._total < other._total
+        return self.total() < other.total()
 
-    @property
-    def _total(self) -> int:
-        return self.operations + CONTRACTION * self.contractions + ELEMENT * self.elements + STEP * self.steps
+    def total(self, int8: bool = False) -> float:
+        """Return it as one number; in int8 convolutions and products over channels are faster, and the rest is not."""
+        operations = self.operations / (INT8 if int8 else 1)
+        return operations + CONTRACTION * self.contractions + ELEMENT * self.elements + STEP * self.steps
 
 
 def plain_cost(weight: tuple[int, ...], small: tuple[int, int], large: tuple[int, int]) -> Cost:
@@ -79,9 +81,22 @@ def folded_cost(weight: tuple[int, ...], small: tuple[int, int], large: tuple[in
     return Cost(2 * products * channels, contractions, elements, 8)
 
 
-def folding_pays(weight: tuple[int, ...], small: tuple[int, int], large: tuple[int, int]) -> bool:
+def folding_pays(weight: tuple[int, ...], small: tuple[int, int], large: tuple[int, int], int8: bool = False) -> bool:
     """Return whether the map is better folded than enlarged, by the cost model."""
-    return folded_cost(weight, small, large) < plain_cost(weight, small, large)
+    return folded_cost(weight, small, large).total(int8) < plain_cost(weight, small, large).total(int8)
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How int8 rounds what a convolution multiplies."""
+
+    input: Callable[[Tensor], Tensor] = _as_it_is
+    # Of a kernel (n * O, ...): a part of it, or n of them behind one another.
+    kernel: Callable[[Tensor], Tensor] = _as_it_is
 
 
 def convolve_enlarged(
@@ -91,11 +106,14 @@ def convolve_enlarged(
     *,
     size: tuple[int, int],
     align_corners: bool = False,
+    int8: bool = False,
+    rounding: Rounding = Rounding(),
 ) -> Tensor:  # (N, O, *size)
     """Return `conv2d(cat([interpolate(m, size) for m in maps], 1), weight, bias, padding='same')` with less work.
 
     Bilinear interpolation, zero padding, any odd kernel. Each map is folded or enlarged, whichever the cost model finds
-    cheaper; one that has the output's size already is convolved as it is.
+    cheaper, for `int8` or for floating point; one that has the output's size already is convolved as it is. `rounding`
+    is applied to what is multiplied, enlarged or not, so that a runtime multiplies in int8.
 
     Raises:
         ValueError: a side of the kernel is even.
@@ -107,7 +125,7 @@ def convolve_enlarged(
     small = {
         i
         for i, m in enumerate(maps)
-        if map_size(m) != size and folding_pays((out_channels, channels[i], kh, kw), map_size(m), size)
+        if map_size(m) != size and folding_pays((out_channels, channels[i], kh, kw), map_size(m), size, int8)
     }
     kernels = weight.split(channels, 1) if small else ()
     large = [i for i in range(len(maps)) if i not in small]
@@ -115,9 +133,10 @@ def convolve_enlarged(
     if large:
         x = [maps[i] if map_size(maps[i]) == size else enlarge(maps[i], size, align_corners) for i in large]
         kernel = _cat([kernels[i] for i in large], 1) if small else weight
-        out = F.conv2d(_cat(x, 1), kernel, bias, padding=(kh // 2, kw // 2))
+        out = F.conv2d(rounding.input(_cat(x, 1)), rounding.kernel(kernel), bias, padding=(kh // 2, kw // 2))
     if small:
-        folded = fold_maps([maps[i] for i in sorted(small)], [kernels[i] for i in sorted(small)], size, align_corners)
+        few, parts = [maps[i] for i in sorted(small)], [kernels[i] for i in sorted(small)]
+        folded = fold_maps(few, parts, size, align_corners, rounding)
         if out is not None:
             return out + folded
         out = folded if bias is None else folded + bias.to(folded.dtype)[:, None, None]
@@ -130,6 +149,7 @@ def fold_maps(
     kernels: Sequence[Tensor],  # (O, C_i, kh, kw)
     size: tuple[int, int],
     align_corners: bool = False,
+    rounding: Rounding = Rounding(),
 ) -> Tensor:  # (N, O, *size), stored channels_last
     """Return the sum over `maps` of `conv2d(interpolate(m, size), kernel, padding='same')`, never enlarging a map."""
     height, width = size
@@ -138,7 +158,9 @@ def fold_maps(
     for m, kernel in zip(maps, kernels, strict=True):
         h, w = map_size(m)
         taps = kernel.permute(2, 3, 0, 1).reshape(kh * kw * out_channels, -1)
-        products = F.linear(m.permute(0, 2, 3, 1), taps).reshape(-1, h, w, kh, kw * out_channels)
+        products = F.linear(rounding.input(m.permute(0, 2, 3, 1)), rounding.kernel(taps)).reshape(
+            -1, h, w, kh, kw * out_channels
+        )
         products = products.transpose(2, 3).reshape(-1, h * kh, w * kw * out_channels)
         # Rows first: of images, mostly wider than high, this leaves less for the second product.
         row = _contract([products], [h], height, kh, align_corners)  # (N, H, w * kw * O)

@@ -31,14 +31,14 @@ class QuantizedConv2d(nn.Conv2d):
     around: tuple[nn.Module, ...]
 
     def kernel_bias(self) -> tuple[Tensor, Tensor | None]:
-        """Return the kernel with the norm folded in, rounded, and the bias."""
+        """Return kernel and bias with the norm folded in, not rounded."""
         kernel, bias = self.weight, self.bias
         for norm in filter(None, map(norm_behind, self.around)):
             kernel, bias = fuse_conv_bn(kernel, norm, bias)
-        return self.quantizer.kernel(kernel), bias
+        return kernel, bias
 
     def forward(self, x: Tensor) -> Tensor:  # (N, C_in, H, W) -> (N, C_out, H', W')
-        return self._conv_forward(self.quantizer(x), *self.kernel_bias())
+        return self._conv_forward(self.quantizer(x), *self.quantizer.kernel_bias(*self.kernel_bias()))
 
 
 def norm_behind(module: nn.Module) -> _BatchNorm | None:
@@ -102,10 +102,16 @@ def without_rounding(model: Model) -> Model:
 
 @torch.no_grad()
 def round_kernels(model: nn.Module) -> None:
-    """Round the kernels of a deployed quantized `model` in place, so that its weights are those of int8."""
+    """Round kernels and biases of a deployed quantized `model` in place, so that its weights are those of int8."""
     for module in model.modules():
-        if isinstance(module, QuantizedConv2d):
-            module.weight.copy_(module.quantizer.kernel(module.weight))
-        elif isinstance(module, RepVGGBlock) and module.quantizer is not None:
-            weight = module.rbr_reparam.weight
-            weight.copy_(module.quantizer.kernel(weight))
+        if isinstance(module, RepVGGBlock) and module.quantizer is not None:
+            _round(module.rbr_reparam, module.quantizer)
+        elif isinstance(module, QuantizedConv2d):
+            _round(module, module.quantizer)
+
+
+def _round(conv: nn.Conv2d, quantizer: FakeQuantizer) -> None:
+    kernel, bias = quantizer.kernel_bias(conv.weight, conv.bias)
+    conv.weight.copy_(kernel)
+    if conv.bias is not None and bias is not None:
+        conv.bias.copy_(bias)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 STEPS = 255  # of an input, which is unsigned
 LIMIT = 127  # of a signed number
+BIAS_LIMIT = 2**30  # steps of a bias, which runtimes hold in 32 bits
 SMALLEST = 1e-12  # range of a kernel: one of zeros stays one
 
 
@@ -20,6 +21,10 @@ class FakeQuantizer(nn.Module):
     overflow with 7. The range of the input, one for the whole map, always holds zero, which is exact, as the borders
     are padded with it. In training it follows the batches, as a moving average of their extremes. Gradients pass
     through the rounding, but not from beyond the range.
+
+    A bias is rounded to steps of input times kernel, as integers are added up in: ONNX Runtime does so whatever a file
+    says. Such steps are small beside those of the output. Where a kernel is next to nothing beside its bias, its own
+    steps are larger than it needs, so that the bias has no more than 32 bits.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-Only
     Inference", CVPR 2018, section 3.1.
@@ -68,26 +73,52 @@ class FakeQuantizer(nn.Module):
         scale = ((self.high - self.low) / STEPS).clamp_min(SMALLEST)
         return scale, (-self.low / scale).round().int()
 
+    def _size(self) -> Tensor | float:
+        return (self.constant or self._step())[0]
+
     def forward(self, x: Tensor) -> Tensor:
-        """Round an input of any shape."""
-        return self.all([x])[0]
+        """Round an input of any shape, which the range follows in training."""
+        self.see([x])
+        return self.round_input(x)
 
-    def all(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        """Round maps that have one range because a convolution takes their concatenation."""
-        if not self.enabled:
-            return list(maps)
-        if self.training:
+    def see(self, maps: Sequence[Tensor]) -> None:
+        """Let the range follow, in training, maps of one range because a convolution takes their concatenation."""
+        if self.enabled and self.training:
             self.observe(maps)
-        scale, zero = self.constant or self._step()
-        return [torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, STEPS) for x in maps]  # type: ignore[arg-type]
 
-    def kernel(self, kernel: Tensor) -> Tensor:  # (C_out, C_in / groups, k, k)
-        """Round a kernel, each output channel in steps of its own."""
+    def round_input(self, x: Tensor) -> Tensor:
+        """Round an input of any shape, with the range as it is."""
+        if not self.enabled:
+            return x
+        scale, zero = self.constant or self._step()
+        return torch.fake_quantize_per_tensor_affine(x.float(), scale, zero, 0, STEPS)  # type: ignore[arg-type]
+
+    def kernel_bias(self, kernel: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Round a kernel (C_out, C_in / groups, k, k), each output channel in steps of its own, and its bias."""
+        steps = self.kernel_steps(kernel, bias)
+        return self.round_kernel(kernel, steps), self.round_bias(bias, steps)
+
+    def kernel_steps(self, kernel: Tensor, bias: Tensor | None) -> Tensor:  # (C_out,)
+        """Return the size of the steps of each output channel."""
+        sizes = kernel.detach().abs().amax((1, 2, 3)).float().clamp_min(SMALLEST) / self.steps
+        if bias is not None and self.enabled:
+            sizes = torch.maximum(sizes, bias.detach().abs().float() / (self._size() * BIAS_LIMIT))
+        return sizes
+
+    def round_kernel(self, kernel: Tensor, steps: Tensor) -> Tensor:  # (n * C_out, ...)
+        """Round a kernel, a part of it or several behind one another, in steps (C_out,)."""
         if not self.enabled:
             return kernel
-        scale = kernel.detach().abs().amax((1, 2, 3)).clamp_min(SMALLEST) / self.steps
-        zero = torch.zeros_like(scale, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(kernel.float(), scale, zero, 0, -LIMIT, LIMIT)
+        steps = steps.repeat(kernel.shape[0] // steps.shape[0])
+        zero = torch.zeros_like(steps, dtype=torch.int32)
+        return torch.fake_quantize_per_channel_affine(kernel.float(), steps, zero, 0, -LIMIT, LIMIT)
+
+    def round_bias(self, bias: Tensor | None, steps: Tensor) -> Tensor | None:
+        """Round the bias of a kernel of these steps; that of a graph to be exported is rounded already."""
+        if bias is None or not self.enabled or self.constant:
+            return bias
+        size = steps * self._size()
+        return bias + ((bias / size).round() * size - bias).detach()
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         for name in ('low', 'high'):  # which the float checkpoint has not that a training begins with

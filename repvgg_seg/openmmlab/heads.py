@@ -18,7 +18,7 @@ from mmseg.models.decode_heads.uper_head import UPerHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from ..models.folding import convolve_enlarged, enlarge, map_size, pool_pyramid
+from ..models.folding import Rounding, convolve_enlarged, enlarge, map_size, pool_pyramid
 from ..models.quantized import QuantizedConv2d
 
 
@@ -26,6 +26,7 @@ class _Folded:
     """What both heads share: a pyramid of pooled maps, and convolutions of maps that are not enlarged first."""
 
     align_corners: bool
+    int8 = False  # whether the form is chosen that is the fastest in int8: see deploy.graph.choose_for_int8
     psp_modules: PPM
     bottleneck: ConvModule
     _transform_inputs: Callable[[Sequence[Tensor]], Any]
@@ -45,10 +46,19 @@ class _Folded:
     def _convolve(self, module: ConvModule, maps: Sequence[Tensor]) -> Tensor:
         """Return `module` of `maps`, as if all were enlarged to the size of the first and concatenated."""
         conv = module.conv
-        kernel, bias = conv.weight, conv.bias
+        kernel, bias, int8, rounding = conv.weight, conv.bias, self.int8, Rounding()
         if isinstance(conv, QuantizedConv2d):
-            maps, (kernel, bias) = conv.quantizer.all(maps), conv.kernel_bias()
-        out = convolve_enlarged(maps, kernel, bias, size=map_size(maps[0]), align_corners=self.align_corners)
+            quantizer = conv.quantizer
+            quantizer.see(maps)
+            kernel, bias = conv.kernel_bias()
+            steps = quantizer.kernel_steps(kernel, bias)
+            bias = quantizer.round_bias(bias, steps)
+            int8 = int8 or quantizer.enabled
+            rounding = Rounding(quantizer.round_input, functools.partial(quantizer.round_kernel, steps=steps))
+        size = map_size(maps[0])
+        out = convolve_enlarged(
+            maps, kernel, bias, size=size, align_corners=self.align_corners, int8=int8, rounding=rounding
+        )
         out = module.norm(out) if module.with_norm else out
         return module.activate(out) if module.with_activation else out
 

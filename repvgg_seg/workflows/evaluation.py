@@ -33,6 +33,7 @@ from ..files import atomic_write
 from ..openmmlab.datasets import inner_data_sets, is_labelled
 from ..openmmlab.runner import Runner
 from ..openmmlab.skip_unreadable import GuardedRunner
+from ..runtime.images import Array
 from ..runtime.segmenter import Segmenter
 from ..weights.pretrained import Checkpoint, load_weights
 from .config import keep_only_test
@@ -133,8 +134,17 @@ class Confusion(BaseMetric):
 Results = dict[str, dict[str, Any]]  # form of the network -> metric -> value; 'confusion': the matrix
 
 
-def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> dict[str, Any]:
-    """Evaluate an exported file on the test set of `cfg`, by a Segmenter with its defaults.
+def evaluate_file(
+    cfg: Config,
+    path: files.StrPath,
+    *,
+    trust: bool = False,
+    backend: str = 'auto',
+    each: Callable[[str, Array], None] | None = None,
+) -> dict[str, Any]:
+    """Evaluate an exported file on the test set of `cfg`, by a Segmenter with its defaults but for the `backend`.
+
+    `each` is called with the path of each image and its mask.
 
     Raises:
         FileNotFoundError: the data or the file is not there.
@@ -142,7 +152,7 @@ def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> d
     """
     register_all_modules()
     check_data(cfg, 'test_dataloader')
-    segmenter = Segmenter(path, trust=trust)
+    segmenter = Segmenter(path, backend=backend, trust=trust)
     if not all(is_labelled(part) for part in inner_data_sets(cfg.test_dataloader.dataset)):
         raise ValueError(f'the test set has no labels to compare with: predict writes the masks of {path}')
     data = DATASETS.build(cfg.test_dataloader.dataset)
@@ -158,6 +168,8 @@ def evaluate_file(cfg: Config, path: files.StrPath, *, trust: bool = False) -> d
         sample = data[index]['data_samples']  # for its labels
         sample.pred_sem_seg = PixelData(data=torch.from_numpy(result.mask.astype(np.int64))[None])
         evaluator.process([sample])
+        if each:
+            each(paths[index], result.mask)
     return {**evaluator.evaluate(len(paths)), 'confusion': counted.matrix}
 
 

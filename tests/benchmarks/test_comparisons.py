@@ -52,8 +52,7 @@ def test_a_comparison_is_found_by_its_file_and_listing_them_loads_nothing() -> N
         assert f'  {name:<14} {what}' in done.stdout and what.endswith('.')
     assert set(driver.comparisons()) == {
         'accuracy', 'class-map', 'classifiers', 'data', 'gpu', 'heads', 'imagenet-data', 'latency', 'peers',
-        'pretraining',
-        'roofline', 'runtime', 'sizes',
+        'pretraining', 'quantization', 'roofline', 'runtime', 'sizes',
     }  # fmt: skip
     script = 'import sys; from repvgg_seg.benchmarks import driver; driver.comparisons(); print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True, check=True)

@@ -137,6 +137,12 @@ def test_what_was_slower_folded_is_left_plain(channels: int, small: tuple, large
     assert folding.folding_pays((channels, channels, 3, 3), small, large) == pays
 
 
+def test_in_int8_convolutions_are_fast_so_folding_pays_less_often() -> None:
+    weight, large = (512, 512, 3, 3), (128, 256)  # of a UPerNet
+    pays = [folding.folding_pays(weight, small, large, int8=True) for small in ((64, 128), (32, 64), (16, 32))]
+    assert pays == [False, True, True]
+
+
 def test_the_cost_model_counts_what_is_done() -> None:
     # 3x3, 512 to 512 channels: 9 * 512 * 512 multiply-adds a pixel of 128x256, or a cell of 16x32.
     plain, folded = (cost((512, 512, 3, 3), (16, 32), (128, 256)) for cost in (plain_cost, folded_cost))

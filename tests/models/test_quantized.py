@@ -31,11 +31,31 @@ def test_an_input_has_256_steps_one_of_which_is_zero_and_is_cut_off_at_the_range
 @pytest.mark.parametrize(('bits', 'steps'), [(8, 127), (7, 63)])
 def test_a_kernel_has_its_own_symmetric_steps_in_each_channel(bits: int, steps: int) -> None:
     kernel = torch.randn(4, 3, 3, 3) * torch.tensor([1e-3, 1.0, 100.0, 0.0]).reshape(-1, 1, 1, 1)
-    rounded = FakeQuantizer(bits).kernel(kernel)
+    rounded, _ = FakeQuantizer(bits).kernel_bias(kernel, None)
     scale = kernel.abs().amax((1, 2, 3), True).clamp_min(1e-12) / steps
     numbers = rounded / scale
     assert (numbers - numbers.round()).abs().max() < 1e-3 and numbers.abs().amax((1, 2, 3))[:3].round().eq(steps).all()
     assert ((rounded - kernel).abs() <= 0.51 * scale).all() and not rounded[3].any()
+
+
+def test_a_bias_has_steps_of_input_times_kernel_and_32_bits() -> None:
+    quantizer, kernel = (
+        observed(0.0, 2.55),
+        torch.randn(4, 3, 3, 3) * torch.tensor([1.0, 1.0, 1e-9, 0.0])[:, None, None, None],
+    )
+    bias = torch.randn(4)
+    rounded_kernel, rounded = quantizer.kernel_bias(kernel, bias)
+    # The input has steps of 0.01. The last two kernels are next to nothing beside their biases.
+    sizes = quantizer.kernel_steps(kernel, bias) * 0.01
+    assert sizes[:2] == pytest.approx(kernel[:2].abs().amax((1, 2, 3)) / 127 * 0.01)
+    steps = rounded / sizes
+    assert (steps - steps.round()).abs()[:2].max() < 0.02 and (rounded - bias).abs()[:2].max() > 1e-7
+    assert steps.abs().max() <= 2**30 and torch.allclose(rounded, bias, atol=1e-3) and not rounded_kernel[3].any()
+    again = quantizer.kernel_bias(rounded_kernel, rounded)
+    assert torch.allclose(again[0], rounded_kernel) and torch.allclose(again[1], rounded)  # they are rounded already
+    bias.requires_grad_()
+    quantizer.kernel_bias(kernel, bias)[1].sum().backward()
+    assert bias.grad.eq(1).all()
 
 
 def test_the_range_follows_the_batches_and_gradients_pass_inside_of_it() -> None:
