@@ -29,7 +29,7 @@ from tests.conftest import CONFIGS, randomise
 register_all_modules()
 
 NAME = re.compile(
-    r'(pspnet|upernet|fastseg)_(repvgg(?:plus)?)_(\w+?)(_fast)?(_paper)?_(cityscapes|ade20k|camvid|demo|folder)'
+    r'(pspnet|upernet|fastseg)_(repvgg(?:plus)?)_(\w+?)(_fast)?(_paper)?(?:_half|_full)?_(cityscapes|ade20k|camvid|demo|folder)'
 )
 BACKBONES = ['a0', 'a1', 'a2', 'b0', 'b1', 'b1g2', 'b1g4', 'b2', 'b2g4', 'b3', 'b3g4', 'd2se', 'l2pse']
 
