@@ -18,12 +18,12 @@ MAX_PIXELS = 1 << 29
 _PIL_LIMIT = threading.Lock()
 
 
-def open_image(source: StrPath | IO[bytes], max_pixels: int = MAX_PIXELS) -> ImageFile.ImageFile:
+def open_image(source: StrPath | IO[bytes], max_pixels: int | None = None) -> ImageFile.ImageFile:
     """Open an image file and read its head; its pixels are read where they are used.
 
     Raises:
         OSError: it cannot be read, or (UnidentifiedImageError) is of none of FORMATS.
-        FileError: it claims more than `max_pixels`.
+        FileError: it claims more than `max_pixels`, or MAX_PIXELS.
     """
     with _PIL_LIMIT:  # Pillow's own limit is one for the whole process, and lower
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -31,7 +31,7 @@ def open_image(source: StrPath | IO[bytes], max_pixels: int = MAX_PIXELS) -> Ima
             image = Image.open(source, formats=_known())
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-    if image.width * image.height > max_pixels:
+    if image.width * image.height > (MAX_PIXELS if max_pixels is None else max_pixels):
         image.close()
         name = os.fsdecode(image.filename) or 'the image'
         raise FileError(

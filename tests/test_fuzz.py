@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
@@ -161,6 +161,7 @@ POLYGONS = {'imgWidth': 8, 'imgHeight': 4, 'objects': [{'label': 'road', 'polygo
 
 
 @fuzz
+@example(text=json.dumps({**POLYGONS, 'imgWidth': 0}))
 @given(text=changed(POLYGONS))
 def test_polygons(text, tmp_path) -> None:
     path = tmp_path / 'x_polygons.json'

@@ -84,8 +84,8 @@ def rasterise(content: str) -> np.ndarray:
     """
     annotation = parse_json(content)
     size = (annotation['imgWidth'], annotation['imgHeight'])
-    if size[0] * size[1] > MAX_PIXELS:
-        raise ValueError(f'an image of {size[0]}x{size[1]} pixels is larger than any camera takes')
+    if min(size) < 1 or size[0] * size[1] > MAX_PIXELS:
+        raise ValueError(f'no camera takes an image of {size[0]}x{size[1]} pixels')
     mask = Image.new('L', size, VOID)
     draw = ImageDraw.Draw(mask)
     for thing in annotation['objects']:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..files import FileError, StrPath
-from ..image_files import MAX_PIXELS, fault, open_image
+from ..image_files import fault, open_image
 from .metadata import Decoder
 
 Array = np.ndarray[Any, Any]  # (H, W, 3) uint8 RGB, or several of them (n, H, W, 3)
@@ -21,7 +21,9 @@ SUFFIXES = frozenset(
 )
 
 
-def read_image(path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2', max_pixels: int = MAX_PIXELS) -> Array:
+def read_image(
+    path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2', max_pixels: int | None = None
+) -> Array:
     """Return an image file as (H, W, 3) uint8 RGB, as mmcv's reader gives it to a segmentor in training.
 
     Grey becomes three equal channels, alpha is dropped (of a TIFF multiplied in), 16 bits are cut to their upper 8, a
@@ -33,8 +35,8 @@ def read_image(path: StrPath, *, upright: bool = True, decoder: Decoder = 'cv2',
     Raises:
         FileNotFoundError: it is not there.
         ValueError: it is not a path.
-        FileError: it is not an image of a known format, cut short, larger than `max_pixels` or than the memory,
-            or of 32 bits a channel.
+        FileError: it is not an image of a known format, cut short, larger than `max_pixels` (or the most
+            that is decoded at once) or than the memory, or of 32 bits a channel.
     """
     if not isinstance(path, str | os.PathLike):
         raise ValueError(f'an image is a path or an array (H, W, 3) of uint8 in RGB, not of type {type(path).__name__}')

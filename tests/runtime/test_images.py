@@ -8,6 +8,7 @@ import warnings
 import cv2
 import mmcv
 import numpy as np
+import PIL
 import pytest
 from PIL import BmpImagePlugin, Image
 
@@ -52,6 +53,8 @@ def picture(mode: str) -> Image.Image:
 DIFFERENT = {
     ('gif', 'RGBA'), ('gif', 'LA'), ('gif', 'one transparent'), ('jp2', 'YCbCr'), ('jp2', 'CMYK'), ('tif', 'I'),
 }  # fmt: skip
+# What Pillow 12.3 writes so that it cannot read it itself; 13 can.
+UNREADABLE = {('tif', 'YCbCr')} if PIL.__version__.startswith('12.') else set()
 
 
 @pytest.mark.parametrize('suffix', SUFFIXES)
@@ -65,7 +68,7 @@ def test_every_kind_is_read_as_in_training(tmp_path, suffix: str) -> None:
             picture(mode).save(path, **options)
         except (OSError, KeyError, ValueError):  # the format has no such mode
             continue
-        if (suffix, mode) in DIFFERENT:
+        if (suffix, mode) in DIFFERENT | UNREADABLE:
             continue
         kinds.add(mode)
         image, reference = read_image(path), mmcv.imread(str(path), channel_order='rgb')
@@ -86,6 +89,8 @@ def test_by_pillow_every_kind_is_read_as_mmcv_reads_by_it(tmp_path, suffix: str)
         try:
             picture(mode).save(path, **({'exif': exif(orientation)} if orientation > 1 else {}))
         except (OSError, KeyError, ValueError):  # the format has no such mode
+            continue
+        if (suffix, mode) in UNREADABLE:
             continue
         for upright, flag in ((True, 'color'), (False, 'color_ignore_orientation')):
             reference = mmcv.imread(str(path), flag=flag, backend='pillow', channel_order='rgb')
@@ -116,7 +121,7 @@ def test_an_older_pillow_opens_sixteen_bits_as_thirty_two(tmp_path, monkeypatch)
     opened = Image.open(tmp_path / 'x.png')
     old = opened.convert('I')
     old.format = 'PNG'
-    monkeypatch.setattr(images, 'open_image', lambda path: old)
+    monkeypatch.setattr(images, 'open_image', lambda *_: old)
     assert np.array_equal(read_image(tmp_path / 'x.png')[..., 1], RGB[..., 0])
 
 
