@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import os
 import signal
-import sys
 import tempfile
 import threading
 from contextlib import suppress
@@ -50,8 +49,8 @@ def main(args: argparse.Namespace) -> None:
         os.environ['GRADIO_TEMP_DIR'] = folder
         page = build(segmenter, limits)
         say(f'{args.model} in {segmenter.backend}: {launch(page, limits, args.host, args.port)} (Ctrl-C ends it)')
-        sys.stdout.flush()  # into a pipe or file, too, while it runs
         try:
             threading.Event().wait()
         finally:
             page.close(verbose=False)
+    os._exit(0)  # threads may still compute for visitors who have gone, and Python would wait for them
