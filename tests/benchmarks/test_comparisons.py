@@ -327,7 +327,7 @@ def test_int8_is_timed_in_a_quantized_file(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(runtimes.TARGETS, 'openvino', target)
     monkeypatch.setattr(Precision, 'fast_on_this_cpu', lambda row: True)
     monkeypatch.setattr(runtimes, 'operations', lambda graph, images: 0)
-    candidate = runtimes.Candidate('any', '', runtimes.runtimes()['OpenVINO int8'], lambda: None)
+    candidate = runtimes.Candidate('any', '', runtimes.runtimes()['OpenVINO int8'], torch.nn.Identity)
     images = torch.zeros(1, *METADATA.size, 3, dtype=torch.uint8)
     assert runtimes.measure([candidate], images, 1, tmp_path)[0].metric == 'latency'
     assert open_model(candidate.file(tmp_path), 'openvino', 'cpu', 'latency')[1].metadata.precision == 'int8'
