@@ -108,8 +108,9 @@ class Segmenter:
     `overlap` pixels (default: a quarter of the shorter side), for images that show more than those of the training
     rather than the same in more pixels. Logits are blended there, by how near they are to the middle of their tile;
     classes are cut. 'auto' is what the file says, 'test' unless it was exported with --fit.
-    'test' needs images that become the exported size. Others are stretched to it, which is told once by a warning:
-    docs/sizes.md has what that costs. Padding is of ImageNet's mean colour.
+    'test' needs images that become the exported size. Others keep their aspect and, where they are no larger, their
+    scale, and are padded, which is told once by a warning: docs/sizes.md has what that costs. Padding is of ImageNet's
+    mean colour.
 
     `batch`: how many images run at once, where the file was exported for any number (default: 1).
 
@@ -396,11 +397,12 @@ class Segmenter:
             if self._warning.acquire(blocking=False):
                 warnings.warn(
                     f'images of {shape[0]}x{shape[1]} were tested at {inside[0]}x{inside[1]}, but {self.path} takes '
-                    f'{self.size[0]}x{self.size[1]}, to which such images are stretched: masks are less exact. '
+                    f'{self.size[0]}x{self.size[1]}, to which such images are shrunk or padded: masks are less exact. '
                     f'Export the model with --size {inside[0]}x{inside[1]} for them',
                     stacklevel=2,
                 )
-            inside = self.size
+            if inside[0] > self.size[0] or inside[1] > self.size[1]:
+                inside = fitted(inside, self.size)
         return route(inside, overlap)
 
     def _run(self, jobs: Iterable[_Job | _Failure]) -> Generator[_Job | _Failure, None, None]:

@@ -24,6 +24,7 @@ from repvgg_seg.files import FileError
 from repvgg_seg.runtime import backends
 from repvgg_seg.runtime import precision as precisions
 from repvgg_seg.runtime.metadata import KEY, Preparation
+from repvgg_seg.runtime.tiling import pad
 from tests.local_graph import METADATA, LocalGraph, images, local_logits, to_openvino, truth
 
 BACKENDS = {'openvino': '.xml', 'openvino of onnx': '.onnx', 'onnxruntime': '.onnx', 'torch': '.pt2'}
@@ -203,14 +204,24 @@ def test_by_default_images_are_prepared_as_in_the_test(tmp_path) -> None:
     assert segmenter.fit == 'test'
 
 
-def test_images_of_other_sizes_are_stretched_with_one_warning(tmp_path) -> None:
+def test_images_of_other_sizes_are_padded_with_one_warning(tmp_path) -> None:
     segmenter = prepared(tmp_path, preparation=Preparation(scale=(64, 999), keep_ratio=True))
     with pytest.warns(UserWarning, match=r'100x100 were tested at 64x64, but .*x\.xml takes 64x96, .* --size 64x64'):
         mask = segmenter(images(100, 100)[0])
-    small = truth(cv2.resize(images(100, 100)[0], (96, 64)))
-    assert np.array_equal(mask, nearest(small, (100, 100)))
+    padded = pad(cv2.resize(images(100, 100)[0], (64, 64)), (64, 96), segmenter.metadata.mean)
+    assert np.array_equal(mask, nearest(truth(padded)[:, :64], (100, 100)))
     with warnings.catch_warnings(action='error'):
         segmenter([images(90, 100)[0], images(64, 96)[0]])
+
+
+def test_images_that_were_tested_at_their_own_scale_are_shrunk_and_never_enlarged(tmp_path) -> None:
+    segmenter = prepared(tmp_path, preparation=Preparation())
+    small, large = images(40, 30)[0], images(192, 200)[0]
+    with warnings.catch_warnings(action='ignore'):
+        masks = segmenter([small, large])
+    assert np.array_equal(masks[0], truth(pad(small, (64, 96), segmenter.metadata.mean))[:40, :30])
+    padded = pad(cv2.resize(large, (67, 64)), (64, 96), segmenter.metadata.mean)
+    assert np.array_equal(masks[1], nearest(truth(padded)[:, :67], (192, 200)))
 
 
 def test_windows_of_the_test_are_its_tiles(tmp_path) -> None:
