@@ -93,10 +93,10 @@ def run(args: argparse.Namespace) -> list[Row]:
         for way in ways:
             summed = {way: {'confusion': np.sum(counts[way], axis=0)}}
             ious = [row['IoU'] for row in class_rows(summed, classes)]
-            extra = {'images': len(indices)}
+            extra = {'images': len(indices), 'network': Path(args.config).stem}
             miou = float(np.mean([iou for iou in ious if iou is not None]))
-            rows.append(Row(Path(args.config).stem, kind, way, 'mIoU', miou, '%', extra))
-            rows.append(Row(Path(args.config).stem, kind, way, 'CPU time', float(np.median(times[way])), 'ms', extra))
+            rows.append(Row(kind, way, '', 'mIoU', miou, '%', extra))
+            rows.append(Row(kind, way, '', 'CPU time', float(np.median(times[way])), 'ms', extra))
     return rows
 
 

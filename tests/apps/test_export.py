@@ -60,7 +60,7 @@ def test_images_of_other_sizes_are_measured_beside_the_network_at_their_own(
     words = ['sizes', str(tiny_config), str(trained), str(exported / 'm.xml'), '--kinds']
     assert tool('benchmark')([*words, '1x', '1.5x', '1:1', '--json', str(tmp_path / 'sizes.json')]) == 0
     rows = Report.read((tmp_path / 'sizes.json').read_text()).rows
-    found = {(row.variant, row.runtime): row.value for row in rows if row.metric == 'mIoU'}
+    found = {(row.what, row.variant): row.value for row in rows if row.metric == 'mIoU'}
     assert found.keys() == set(itertools.product(('1x', '1.5x', '1:1'), ('own shape', 'test', 'resize', 'tile')))
     measured = evaluate_file(load_config(tiny_config), exported / 'm.xml')['mIoU']
     assert [round(found['1x', way], 2) for way in ('own shape', 'test', 'resize', 'tile')] == [measured] * 4
