@@ -29,7 +29,7 @@ def label(text: object) -> str:
 
 
 def say(*lines: object, error: bool = False) -> None:
-    """Print lines to stdout, or to stderr. Nothing else of this package prints, so that no text from outside does."""
+    """Print lines to stdout, or to stderr, each made `printable`. All that this package prints goes through here."""
     for line in lines:
         print(printable(line), file=sys.stderr if error else sys.stdout, flush=True)
 

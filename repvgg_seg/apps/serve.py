@@ -41,8 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(args: argparse.Namespace) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+    """Serve until Ctrl-C or SIGTERM.
+
+    Raises:
+        ValueError: a limit is below 1, or the model cannot be served.
+    """
     limits = Limits(args.pixels, args.frames, args.megabytes, args.running, args.waiting)
+    if low := [f'--{name}' for name, value in vars(limits).items() if value < 1]:
+        raise ValueError(f'{low[0]} begins at 1')
     segmenter = open_segmenter(args)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt), tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:

@@ -63,7 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--csv', metavar='FILE', help='write IoU and Acc of each class')
     add_amp(parser)
     add_trust(parser)
-    add_runner_options(parser, work_dir='work_dirs/NAME_OF_CONFIG; without CONFIG, the folder of the checkpoint')
+    add_runner_options(
+        parser, work_dir='work_dirs/NAME_OF_CONFIG; without CONFIG, the folder test beside the checkpoint'
+    )
 
 
 def main(args: argparse.Namespace) -> None:

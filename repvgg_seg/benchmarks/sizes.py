@@ -56,8 +56,10 @@ def run(args: argparse.Namespace) -> list[Row]:
 
     Raises:
         FileNotFoundError: the config, the checkpoint, the file or the data is not there.
-        ValueError: a kind is none, or the file does not fit the data.
+        ValueError: a kind is none, --every is below 1, or the file does not fit the data.
     """
+    if args.every < 1:
+        raise ValueError('--every begins at 1, which takes all images')
     register_all_modules()
     cfg = load_config(args.config, args.cfg_options)
     changes = {kind: _change(kind) for kind in args.kinds}
@@ -81,14 +83,15 @@ def run(args: argparse.Namespace) -> list[Row]:
         times: dict[str, list[float]] = {way: [] for way in ways}
         for index in track(indices, label(f'Images {kind}'), console=Console(stderr=True)):
             image = change(read(data.get_data_info(index)['img_path']))
-            labels = change(data[index]['data_samples'].gt_sem_seg.data[0].numpy().astype(np.uint8))
+            labels = change(data[index]['data_samples'].gt_sem_seg.data[0].numpy().astype(np.int32))
             for way, segment in ways.items():
                 start = time.process_time()
                 with warnings.catch_warnings():  # that the image has another size is what is measured
                     warnings.simplefilter('ignore')
                     mask = segment(image)
                 times[way].append(1000 * (time.process_time() - start))
-                found = confusion(torch.from_numpy(labels), torch.from_numpy(mask), len(classes))
+                truth, predicted = (torch.from_numpy(x.astype(np.int64)) for x in (labels, mask))
+                found = confusion(truth, predicted, len(classes))
                 counts[way].append(found.numpy())
         for way in ways:
             summed = {way: {'confusion': np.sum(counts[way], axis=0)}}

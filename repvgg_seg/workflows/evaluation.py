@@ -203,8 +203,8 @@ def evaluate(
     check_data(cfg, 'test_dataloader')
     if tta and not (cfg.get('tta_model') and cfg.get('tta_pipeline')):
         raise ValueError('--tta needs tta_model and tta_pipeline in the config')
-    # A config that a checkpoint remembers has no name.
-    cfg.work_dir = work_dir or (default_work_dir(cfg) if cfg.filename else str(checkpoint.path.parent))
+    # A config that a checkpoint remembers has no name. Beside the checkpoint are records of its training alone.
+    cfg.work_dir = work_dir or (default_work_dir(cfg) if cfg.filename else str(checkpoint.path.with_name('test')))
     cfg.load_from, cfg.resume = None, False  # `checkpoint` is evaluated, not what the training began with
     keep_only_test(cfg)
     cfg.model.backbone.init_cfg = None  # the checkpoint holds these weights

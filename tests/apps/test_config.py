@@ -191,7 +191,9 @@ def test_conversions_with_too_few_or_too_many_arguments(argv, message, capsys) -
 
 def test_a_work_directory_is_evaluated_by_itself(trained, tmp_path, capsys) -> None:
     work_dir = shutil.copytree(trained, tmp_path / 'w')
+    before = {path.name for path in work_dir.iterdir()}
     assert tool('test')([str(work_dir)]) == 0
+    assert {path.name for path in work_dir.iterdir()} == before | {'test'}  # nothing beside records of the training
     assert 'mIoU' in capsys.readouterr().out
     assert 'name that before x.onnx' in fails(capsys, 'test', 'x.onnx')
     assert 'nothing to evaluate: name weights after pspnet_repvgg_a0_demo' in fails(

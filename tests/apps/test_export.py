@@ -66,6 +66,7 @@ def test_images_of_other_sizes_are_measured_beside_the_network_at_their_own(
     assert [round(found['1x', way], 2) for way in ('own shape', 'test', 'resize', 'tile')] == [measured] * 4
     for kind in ('0x', '2:0', 'twice'):
         assert f'{kind!r} is neither a scale such as 2x' in fails(capsys, 'benchmark', *words, kind)
+    assert '--every begins at 1' in fails(capsys, 'benchmark', *words, '1x', '--every', '0')
 
 
 def test_the_report_says_what_was_compared(exported, deployed) -> None:
